@@ -1,0 +1,85 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One stretch of an export with the same state, as block status reports it (`base:allocation`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Bytes covered.
+    pub length: u64,
+    /// Reads as zeroes and holds no data.
+    pub hole: bool,
+}
+
+/// Why an operation on an export failed; each maps to one NBD error number.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// No export has this name (`NBD_REP_ERR_UNKNOWN` during negotiation).
+    #[error("no export is named {0:?}")]
+    Unknown(String),
+    /// The export is read-only (EPERM).
+    #[error("the export is read-only")]
+    ReadOnly,
+    /// Authority was taken away: the client is answered ESHUTDOWN and disconnected.
+    #[error("the export was revoked")]
+    Revoked,
+    /// Outside the disk (EINVAL, ENOSPC for writes).
+    #[error("{length} bytes at {offset} lie outside the disk of {size} bytes")]
+    OutOfRange {
+        /// First byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Size of the export.
+        size: u64,
+    },
+    /// No space (ENOSPC).
+    #[error("no space is left for the branch")]
+    NoSpace,
+    /// Anything else (EIO): the data is not served, never served wrong.
+    #[error("the store failed")]
+    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a client may do with an export.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A view.
+    ReadOnly,
+    /// A branch.
+    ReadWrite,
+}
+
+/// One disk as NBD serves it. Calls are made concurrently; blocking work belongs on a thread of the implementor's.
+#[async_trait]
+pub trait Export: Send + Sync + 'static {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// Smallest unit in bytes that a client should use: the disk's logical sector (512 or 4096).
+    fn block_bytes(&self) -> u32;
+    /// Read-only or read-write.
+    fn access(&self) -> Access;
+    /// True once authority was taken away: the server closes the connection.
+    fn revoked(&self) -> bool;
+    /// Reads `length` bytes.
+    async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError>;
+    /// Writes; answers only when durable (trap T-10).
+    async fn write(&self, offset: u64, data: Bytes) -> Result<(), ExportError>;
+    /// Makes a range read as zeroes; answers only when durable.
+    async fn zero(&self, offset: u64, length: u64) -> Result<(), ExportError>;
+    /// Gives a range up; answers only when durable.
+    async fn trim(&self, offset: u64, length: u64) -> Result<(), ExportError>;
+    /// All writes answered before are durable when this returns.
+    async fn flush(&self) -> Result<(), ExportError>;
+    /// Allocation of a range, in order and covering it whole.
+    async fn extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, ExportError>;
+}
+
+/// The exports of a server by name.
+#[async_trait]
+pub trait Exports: Send + Sync + 'static {
+    /// Names that a client may list.
+    async fn list(&self) -> Vec<String>;
+    /// Opens one by name, for instance `machine/0@latest`.
+    async fn open(&self, name: &str) -> Result<Arc<dyn Export>, ExportError>;
+}
