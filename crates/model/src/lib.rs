@@ -1,1 +1,5 @@
-//! Placeholder while the crate is being written.
+//! Protected machines as state machines: pure transition tables, no input or output.
+
+mod state;
+
+pub use state::MachineState;
