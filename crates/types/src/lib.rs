@@ -22,6 +22,7 @@ mod lsn;
 mod range;
 pub mod record;
 mod time;
+mod windows;
 
 pub use chain::Chain;
 pub use class::Class;
@@ -37,3 +38,4 @@ pub use lsn::Lsn;
 pub use range::ByteRange;
 pub use record::{HEADER_BYTES, PAYLOAD_BYTES_MAX, Record, RecordError, RecordHeader, RecordKind};
 pub use time::UnixNanos;
+pub use windows::{WINDOWS_OPEN_MAX, Windows, WindowsError};
