@@ -1,0 +1,113 @@
+use crate::DeviceError;
+use std::fmt;
+use std::sync::Arc;
+
+/// Most bytes of a file's name in a [`Dir`].
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// A directory of flat files whose durability is explicit.
+///
+/// Names are single path components of at most [`NAME_BYTES_MAX`] bytes. A file that was created, removed or renamed
+/// may be so, or may not, after a power cut that comes before [`Dir::sync`].
+pub trait Dir: Send + Sync + fmt::Debug {
+    /// A new, empty file.
+    ///
+    /// # Errors
+    /// [`DeviceError::Exists`] and others.
+    fn create(&self, name: &str) -> Result<Arc<dyn File>, DeviceError>;
+    /// An existing file, through a handle of its own.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] and others.
+    fn open(&self, name: &str) -> Result<Arc<dyn File>, DeviceError>;
+    /// Names of the files, sorted.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn list(&self) -> Result<Vec<String>, DeviceError>;
+    /// Removes a file; open handles stay usable.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] and others.
+    fn remove(&self, name: &str) -> Result<(), DeviceError>;
+    /// Gives a file another name; a file that has that name is replaced.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] and others.
+    fn rename(&self, from: &str, to: &str) -> Result<(), DeviceError>;
+    /// Makes durable which names there are.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; this handle is poisoned from then on.
+    fn sync(&self) -> Result<(), DeviceError>;
+    /// A directory within, made if it is not there (durable after [`Dir::sync`] of this one).
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn subdir(&self, name: &str) -> Result<Arc<dyn Dir>, DeviceError>;
+    /// Names of the directories within, sorted.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn list_subdirs(&self) -> Result<Vec<String>, DeviceError>;
+    /// Removes a directory within and everything in it.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] and others; part of its content may be gone then.
+    fn remove_subdir(&self, name: &str) -> Result<(), DeviceError>;
+    /// The unit in bytes that a power cut can tear (512 or 4096): writes that must not damage their neighbors
+    /// are aligned to it.
+    fn sector_bytes(&self) -> u32;
+    /// Bytes that can still be written here; `None` where that is unknown.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn free_bytes(&self) -> Result<Option<u64>, DeviceError>;
+}
+
+/// An open file of a [`Dir`].
+pub trait File: Send + Sync + fmt::Debug {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn len(&self) -> Result<u64, DeviceError>;
+    /// True when it has no bytes.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn is_empty(&self) -> Result<bool, DeviceError> {
+        Ok(self.len()? == 0)
+    }
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] when the file ends before, and others.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError>;
+    /// Writes all of `data` at `offset`, growing the file if it ends before.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; any part of the range may then hold old or new bytes.
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError>;
+    /// Cuts the file or extends it by zeroes.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn set_len(&self, length: u64) -> Result<(), DeviceError>;
+    /// Reserves space for the range and grows the file to its end, so that writes into it don't fail for lack of room
+    /// where the file system can promise that. Bytes that are there stay; new ones read as zeroes.
+    ///
+    /// # Errors
+    /// [`DeviceError::Full`] and others.
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), DeviceError>;
+    /// Makes the range read as zeroes without growing the file, and gives its space back where that is possible.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] when the file ends before, and others.
+    fn punch(&self, offset: u64, length: u64) -> Result<(), DeviceError>;
+    /// Makes content and length durable (not the name: that is [`Dir::sync`]).
+    ///
+    /// # Errors
+    /// [`DeviceError`]; this handle is poisoned from then on.
+    fn sync_data(&self) -> Result<(), DeviceError>;
+}
