@@ -1,2 +1,95 @@
-//! Developer tasks.
-fn main() {}
+//! Developer tasks, run as `cargo xtask TASK`; the Makefile's targets are thin wrappers around
+//! them.
+//!
+//! Landfall has no shell scripts: whatever can wait until cargo exists is here, with types and
+//! tests.
+//!
+//! # Where to start
+//! [`ci`] is what `make test` runs; [`tidy`] holds the house rules that a compiler does not check.
+
+mod bench_entry;
+mod ci;
+mod demo;
+mod deny;
+mod doctor;
+mod errors;
+mod metadata;
+mod packages;
+mod privilege;
+mod process;
+mod setup;
+mod tidy;
+mod wrap;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer tasks of Landfall.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the missing packages (Debian; as root or with sudo), or say what is missing
+    Setup,
+    /// Say what this machine can and can't run; changes nothing
+    Doctor,
+    /// Print the missing capabilities, one a line (xtask asks itself this through sudo)
+    #[command(hide = true)]
+    Probe,
+    /// Everything that CI checks: format, lints, house rules, docs, licences, tests
+    Ci,
+    /// The house rules that a compiler does not check
+    Tidy,
+    /// Wrap comments that are wider than the house rules allow, in the given files and folders
+    Wrap {
+        /// Files or folders, from the root of the checkout
+        #[arg(required = true)]
+        paths: Vec<String>,
+    },
+    /// Bans, licences and sources of the dependencies
+    Deny,
+    /// Write the missing pages of docs/errors/ from the registry of codes
+    Errors,
+    /// Install what is missing, build with optimisation and run `landfall demo`
+    Demo {
+        /// Options of `landfall demo`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Run the benchmarks side by side with their peers
+    Bench {
+        /// Names and options: see `cargo xtask bench --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Setup => setup::run(),
+        Task::Doctor => doctor::run(),
+        Task::Probe => doctor::probe(),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Wrap { paths } => wrap::run(&paths),
+        Task::Deny => deny::run(),
+        Task::Errors => errors::run(),
+        Task::Demo { options } => demo::run(&options),
+        Task::Bench { options } => bench_entry::run(&options),
+    }
+}

@@ -1,3 +1,5 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,21 +13,23 @@ pub struct Capability {
     probe: fn() -> bool,
 }
 
-const ALL: &[Capability] = &[
+/// All capabilities that a test can ask for.
+pub const ALL: &[Capability] = &[
     Capability { name: "root", cure: "run as root or with sudo", probe: is_root },
     Capability {
         name: "loop",
-        cure: "needs root and /dev/loop-control (kernel module loop; in a container: --privileged)",
+        cure: "needs root, /dev/loop-control (module loop; in a container: --privileged)",
         probe: has_loop,
     },
     Capability {
         name: "bpf",
-        cure: "needs root, kernel 5.17 or newer with /sys/kernel/btf/vmlinux",
+        cure: "needs root, kernel 5.17 or newer with /sys/kernel/btf/vmlinux and without lockdown \
+               (in a container: --privileged)",
         probe: has_bpf,
     },
     Capability {
         name: "fuse",
-        cure: "needs root, /dev/fuse and nbdfuse (package libnbd-bin)",
+        cure: "needs root, /dev/fuse, nbdfuse (package libnbd-bin; in a container: --privileged)",
         probe: has_fuse,
     },
     Capability { name: "nbdkit", cure: "install the package nbdkit", probe: || runs("nbdkit") },
@@ -47,24 +51,55 @@ const ALL: &[Capability] = &[
     },
 ];
 
+impl Capability {
+    /// True when the machine has it for this process.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        (self.probe)()
+    }
+}
+
+/// The field `name` of this process's status, as the kernel tells it.
+fn status_field(name: &str) -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned())
+}
+
 fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
-        status.lines().any(|line| {
-            line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
-        })
-    })
+    status_field("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
+}
+
+/// Root inside a container may lack what root has elsewhere. Numbers: linux/capability.h.
+fn has_kernel_capability(number: u32) -> bool {
+    let set = status_field("CapEff:").and_then(|hex| u64::from_str_radix(&hex, 16).ok());
+    set.is_some_and(|set| set >> number & 1 == 1)
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// In a container a device can be listed and yet be forbidden: only opening it tells.
+fn opens(device: &str) -> bool {
+    File::options().read(true).write(true).open(device).is_ok()
 }
 
 fn has_loop() -> bool {
-    is_root() && Path::new("/dev/loop-control").exists()
+    is_root() && has_kernel_capability(CAP_SYS_ADMIN) && opens("/dev/loop-control")
 }
 
 fn has_bpf() -> bool {
-    is_root() && Path::new("/sys/kernel/btf/vmlinux").exists()
+    let may_load = has_kernel_capability(CAP_SYS_ADMIN)
+        || has_kernel_capability(CAP_BPF) && has_kernel_capability(CAP_PERFMON);
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    is_root()
+        && may_load
+        && !lockdown.contains("[confidentiality]")
+        && Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
 fn has_fuse() -> bool {
-    is_root() && Path::new("/dev/fuse").exists() && runs("nbdfuse")
+    is_root() && has_kernel_capability(CAP_SYS_ADMIN) && opens("/dev/fuse") && runs("nbdfuse")
 }
 
 fn runs(program: &str) -> bool {
@@ -89,19 +124,69 @@ pub fn missing(names: &[&str]) -> Option<Capability> {
                 panic!("{name:?} is not a capability: see testkit/src/capability.rs")
             })
         })
-        .find(|capability| !(capability.probe)())
+        .find(|capability| !capability.is_available())
 }
 
-/// True when the machine has all of `names`; otherwise says what is missing on standard error.
+/// True when the machine has all of `names`; otherwise says what is missing, on standard error and
+/// in the file that `LANDFALL_SKIP_LOG` names (test runners hide what a passing test prints).
 ///
 /// # Panics
-/// When one is missing that `LANDFALL_REQUIRE` (comma separated, or `all`) lists: a test that should have run did not.
+/// When one is missing that `LANDFALL_REQUIRE` (comma separated, or `all`) lists: a test that
+/// should have run did not.
 #[must_use]
 pub fn require(names: &[&str]) -> bool {
     let Some(capability) = missing(names) else { return true };
     let required = std::env::var("LANDFALL_REQUIRE").unwrap_or_default();
-    let must = required.split(',').any(|name| name == capability.name || name == "all");
-    assert!(!must, "required capability {} is missing: {}", capability.name, capability.cure);
-    eprintln!("SKIPPED: {}: {}", capability.name, capability.cure);
+    assert!(
+        !is_listed(&required, capability.name),
+        "required capability {} is missing: {}",
+        capability.name,
+        capability.cure
+    );
+    let reason = format!("{}: {}", capability.name, capability.cure);
+    eprintln!("SKIPPED: {reason}");
+    if let Some(path) = std::env::var_os("LANDFALL_SKIP_LOG") {
+        log_skip(Path::new(&path), &reason).expect("LANDFALL_SKIP_LOG names a file to append to");
+    }
     false
+}
+
+fn is_listed(required: &str, name: &str) -> bool {
+    required.split(',').map(str::trim).any(|one| one == name || one == "all")
+}
+
+/// One line, written at once: tests of several processes append to the same file.
+fn log_skip(path: &Path, reason: &str) -> std::io::Result<()> {
+    let thread = std::thread::current();
+    let line = format!("{reason}\t{}\n", thread.name().unwrap_or("?"));
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_capabilities_are_required() {
+        assert!(is_listed("root, loop", "loop") && is_listed("all", "bpf"));
+        assert!(!is_listed("root,loop", "bpf") && !is_listed("", "root"));
+    }
+
+    #[test]
+    fn a_skip_is_logged_with_reason_and_test() {
+        let path = std::env::temp_dir().join(format!("landfall-skips-{}", std::process::id()));
+        log_skip(&path, "loop: none").expect("the directory is writable");
+        log_skip(&path, "bpf: none").expect("the directory is writable");
+        let text = std::fs::read_to_string(&path).expect("was just written");
+        std::fs::remove_file(&path).expect("was just written");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("loop: none\t") && lines[0].contains("a_skip_is_logged"));
+    }
+
+    #[test]
+    #[should_panic(expected = "is not a capability")]
+    fn an_unknown_name_is_a_mistake_in_the_test() {
+        let _ = missing(&["no-such-thing"]);
+    }
 }

@@ -1,4 +1,5 @@
-/// The seed of a random test: `SEED` from the environment, else a fresh one; printed first, so that a failure can be repeated.
+/// The seed of a random test: `SEED` from the environment, else a fresh one; printed first, so that
+/// a failure can be repeated.
 ///
 /// # Panics
 /// When `SEED` is not a number.
@@ -15,7 +16,8 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A small deterministic generator (SplitMix64: Steele, Lea, Flood 2014) for tests: same seed, same sequence, on every platform.
+/// A small deterministic generator (SplitMix64: Steele, Lea, Flood 2014) for tests: same seed, same
+/// sequence, on every platform.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
