@@ -111,3 +111,13 @@ pub trait File: Send + Sync + fmt::Debug {
     /// [`DeviceError`]; this handle is poisoned from then on.
     fn sync_data(&self) -> Result<(), DeviceError>;
 }
+
+/// Refuses what is not a plain file name: a name from outside must not lead out of its directory.
+pub(crate) fn check_name(name: &str) -> Result<(), DeviceError> {
+    let plain = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0']);
+    if plain { Ok(()) } else { Err(DeviceError::BadName { name: name.to_owned() }) }
+}

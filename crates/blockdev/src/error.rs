@@ -161,3 +161,16 @@ impl DeviceError {
         }
     }
 }
+
+/// Refuses a range that ends beyond `size`.
+pub(crate) fn range_check(
+    target: &str,
+    size: u64,
+    offset: u64,
+    length: u64,
+) -> Result<(), DeviceError> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(DeviceError::OutOfRange { target: target.to_owned(), offset, length, size }),
+    }
+}

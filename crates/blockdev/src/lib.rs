@@ -16,10 +16,23 @@
 //! # Deliberately absent
 //! Async: callers put blocking I/O on threads of their own. Caching: the kernel's, or none.
 
+mod aligned;
 mod device;
 mod dir;
+mod disk_file;
 mod error;
+mod file_device;
+mod fs_dir;
+mod raw;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 
+pub use aligned::{ALIGN_BYTES, AlignedBuf};
 pub use device::BlockDevice;
 pub use dir::{Dir, File, NAME_BYTES_MAX};
+pub use disk_file::DiskFile;
 pub use error::{Action, DeviceError};
+pub use file_device::{FileDevice, OpenMode};
+pub use fs_dir::FsDir;
+
+use error::range_check;

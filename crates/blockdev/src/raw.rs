@@ -1,0 +1,241 @@
+//! A file or block device of the operating system, with whole transfers, optional direct I/O and poisoning.
+
+use crate::{Action, DeviceError};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::io::Errno;
+use std::fs::{File as OsFile, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What direct I/O is tried with first: the smallest sector there is.
+const DIRECT_ALIGN_MIN: u64 = 512;
+/// What direct I/O is tried with when 512 is refused: a page, which every file system that can do it accepts.
+const DIRECT_ALIGN_MAX: u64 = 4096;
+/// Value of `direct_align` when even pages are refused.
+const DIRECT_OFF: u64 = u64::MAX;
+/// How much is zeroed at once where the medium has no call for it.
+const ZERO_CHUNK: usize = 1 << 20;
+
+/// Whether transfers whose offset, length and memory are aligned bypass the page cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// All transfers go through the page cache.
+    Always,
+    /// Aligned ones bypass it: no copy, and what is read is what the medium holds, which recovery after a failed
+    /// sync depends on (the cache may hold pages that were never written).
+    BypassAligned,
+}
+
+/// An open file with the guarantees of this crate.
+#[derive(Debug)]
+pub(crate) struct RawFile {
+    file: OsFile,
+    /// The same file opened with `O_DIRECT`.
+    direct: Option<OsFile>,
+    /// Alignment that direct transfers need, learnt from refusals; [`DIRECT_OFF`] when they never work.
+    direct_align: AtomicU64,
+    writable: bool,
+    poisoned: AtomicBool,
+    target: String,
+}
+
+impl RawFile {
+    /// Opens `path`; `flags` are added to what `options` says.
+    pub(crate) fn open(
+        path: &Path,
+        options: &OpenOptions,
+        flags: OFlags,
+        writable: bool,
+        cache: Cache,
+    ) -> io::Result<Self> {
+        let file = options.clone().custom_flags(custom(flags)).open(path)?;
+        // The second handle must not create, cut or claim anything again.
+        let direct = (cache == Cache::BypassAligned)
+            .then(|| {
+                OpenOptions::new()
+                    .read(true)
+                    .write(writable)
+                    .custom_flags(custom(OFlags::DIRECT))
+                    .open(path)
+            })
+            .and_then(Result::ok);
+        Ok(Self {
+            file,
+            direct,
+            direct_align: AtomicU64::new(DIRECT_ALIGN_MIN),
+            writable,
+            poisoned: AtomicBool::new(false),
+            target: path.display().to_string(),
+        })
+    }
+
+    pub(crate) const fn os(&self) -> &OsFile {
+        &self.file
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub(crate) fn fail(&self, action: Action) -> impl Fn(io::Error) -> DeviceError {
+        move |source| DeviceError::from_io(action, &self.target, source)
+    }
+
+    /// A whole read; the caller has checked the range.
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let rest = &mut buf[done..];
+            let direct = self.direct_for(at, rest.as_ptr(), rest.len());
+            match direct.unwrap_or(&self.file).read_at(rest, at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if direct.is_some() && is_invalid(&error) => self.refuse_direct(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole write; the caller has checked the range.
+    pub(crate) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
+        self.check_writable()?;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let rest = &data[done..];
+            let direct = self.direct_for(at, rest.as_ptr(), rest.len());
+            match direct.unwrap_or(&self.file).write_at(rest, at) {
+                Ok(0) => return Err(self.fail(Action::Write)(io::ErrorKind::WriteZero.into())),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if direct.is_some() && is_invalid(&error) => self.refuse_direct(),
+                Err(error) => return Err(self.fail(Action::Write)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes a range, keeping (`Keep`) or giving back (`Free`) its space, by the medium's own call where there is one.
+    pub(crate) fn zero(&self, offset: u64, length: u64, space: Space) -> Result<(), DeviceError> {
+        self.check_writable()?;
+        // Block devices take whole sectors only; files would bounce the ends anyway.
+        let start = offset.next_multiple_of(DIRECT_ALIGN_MAX);
+        let end = (offset + length) / DIRECT_ALIGN_MAX * DIRECT_ALIGN_MAX;
+        if start >= end {
+            return self.write_zeroes(offset, length);
+        }
+        self.write_zeroes(offset, start - offset)?;
+        if !self.try_fallocate(start, end - start, space)? {
+            self.write_zeroes(start, end - start)?;
+        }
+        self.write_zeroes(end, offset + length - end)
+    }
+
+    /// True when the medium did it.
+    fn try_fallocate(&self, offset: u64, length: u64, space: Space) -> Result<bool, DeviceError> {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        let tries = match space {
+            Space::Keep => [zero, punch],
+            Space::Free => [punch, zero],
+        };
+        for mode in tries {
+            match fallocate(&self.file, mode, offset, length) {
+                Ok(()) => return Ok(true),
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
+                Err(error) => return Err(self.fail(Action::Discard)(error.into())),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells the medium that the range is not needed; `Ok` also where it knows no such call.
+    pub(crate) fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
+        self.check_writable()?;
+        let start = offset.next_multiple_of(DIRECT_ALIGN_MAX);
+        let end = (offset + length) / DIRECT_ALIGN_MAX * DIRECT_ALIGN_MAX;
+        if start >= end {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, punch, start, end - start) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(self.fail(Action::Discard)(error.into())),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
+        let zeroes = vec![0; usize::try_from(length).map_or(ZERO_CHUNK, |len| len.min(ZERO_CHUNK))];
+        let mut done = 0;
+        while done < length {
+            let count = (length - done).min(zeroes.len() as u64);
+            let chunk = usize::try_from(count).expect("a chunk fits into memory");
+            self.write_at(offset + done, &zeroes[..chunk])?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Syncs data and length; the first failure poisons the handle for good: the kernel has marked the pages clean,
+    /// so that a second sync would succeed without having written them (fault F3).
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        self.check_poison()?;
+        self.file.sync_data().map_err(|error| {
+            self.poisoned.store(true, Ordering::SeqCst);
+            self.fail(Action::Sync)(error)
+        })
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), DeviceError> {
+        if !self.writable {
+            return Err(DeviceError::ReadOnly { target: self.target.clone() });
+        }
+        self.check_poison()
+    }
+
+    fn check_poison(&self) -> Result<(), DeviceError> {
+        if self.poisoned.load(Ordering::SeqCst) {
+            return Err(DeviceError::Poisoned { target: self.target.clone() });
+        }
+        Ok(())
+    }
+
+    /// The direct handle, when this transfer qualifies for it.
+    fn direct_for(&self, offset: u64, memory: *const u8, length: usize) -> Option<&OsFile> {
+        let direct = self.direct.as_ref()?;
+        let align = self.direct_align.load(Ordering::Relaxed);
+        let fits = |value: u64| align != DIRECT_OFF && value.is_multiple_of(align);
+        (fits(offset) && fits(length as u64) && fits(memory.addr() as u64)).then_some(direct)
+    }
+
+    /// A direct transfer was refused as misaligned: ask for more alignment from now on.
+    fn refuse_direct(&self) {
+        let next = match self.direct_align.load(Ordering::Relaxed) {
+            DIRECT_ALIGN_MIN => DIRECT_ALIGN_MAX,
+            _ => DIRECT_OFF,
+        };
+        self.direct_align.store(next, Ordering::Relaxed);
+    }
+}
+
+/// What becomes of the space of a zeroed range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Stays reserved.
+    Keep,
+    /// Is given back.
+    Free,
+}
+
+fn is_invalid(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+}
+
+fn custom(flags: OFlags) -> i32 {
+    (flags | OFlags::CLOEXEC).bits().cast_signed()
+}
