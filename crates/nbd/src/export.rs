@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
+use landfall_types::Class;
 use std::sync::Arc;
 
 /// One stretch of an export with the same state, as block status reports it (`base:allocation`).
@@ -41,6 +42,18 @@ pub enum ExportError {
     Io(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl ExportError {
+    /// What the error asks of whoever handles it.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Unknown(_) | Self::ReadOnly | Self::OutOfRange { .. } => Class::Permanent,
+            Self::Revoked => Class::Fenced,
+            Self::NoSpace | Self::Io(_) => Class::Transient,
+        }
+    }
+}
+
 /// What a client may do with an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -51,6 +64,9 @@ pub enum Access {
 }
 
 /// One disk as NBD serves it. Calls are made concurrently; blocking work belongs on a thread of the implementor's.
+///
+/// The calls of one connection are polled by one task: what an implementor does between two `.await`s delays the
+/// other requests of that connection. Size, block size, access and sharing do not change while an export is open.
 #[async_trait]
 pub trait Export: Send + Sync + 'static {
     /// Size in bytes.
@@ -61,6 +77,14 @@ pub trait Export: Send + Sync + 'static {
     fn access(&self) -> Access;
     /// True once authority was taken away: the server closes the connection.
     fn revoked(&self) -> bool;
+    /// True when every opening of this export by the same name shows the same disk, so that a client may spread one job
+    /// over several connections (`NBD_FLAG_CAN_MULTI_CONN`).
+    ///
+    /// A branch is one object, so yes. A view whose name moves (`@latest`) is not: two connections would open it at two
+    /// positions, and a copy made through both would be of no moment at all. Views at a fixed position may say yes.
+    fn multi_conn(&self) -> bool {
+        self.access() == Access::ReadWrite
+    }
     /// Reads `length` bytes.
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError>;
     /// Writes; answers only when durable (trap T-10).

@@ -1,0 +1,126 @@
+use super::{SessionEnd, SessionError, Shared};
+use crate::handshake::{Effect, Handshake, Input, Needs, Negotiated, Unavailable};
+use crate::proto::Facts;
+use crate::proto::limits::OPTION_BYTES_MAX;
+use crate::{Export, ExportError};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// An export with what was said of it.
+pub(super) struct Opened {
+    pub(super) export: Arc<dyn Export>,
+    pub(super) facts: Facts,
+}
+
+/// What a client and the server agreed on.
+pub(super) enum Outcome {
+    Transmit(Negotiated, Opened),
+    End(SessionEnd),
+}
+
+/// Carries a negotiation out on a stream. The caller limits its time.
+pub(super) async fn negotiate(
+    shared: &Shared,
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Result<Outcome, SessionError> {
+    writer.write_all(&Handshake::greeting()).await.map_err(SessionError::Stream)?;
+    let mut dialogue =
+        Dialogue { shared, machine: Handshake::new(), opened: None, effects: Vec::new() };
+    let mut buffer = vec![0; OPTION_BYTES_MAX];
+    loop {
+        let wanted = match dialogue.machine.needs() {
+            Needs::Bytes(count) => count,
+            Needs::Skip(left) => buffer.len().min(left as usize),
+            Needs::Answer | Needs::Nothing => return Ok(Outcome::End(SessionEnd::ClientLeft)),
+        };
+        let piece = &mut buffer[..wanted];
+        match reader.read_exact(piece).await {
+            Ok(_) => {}
+            // A client may go at any time before it has chosen; many only look.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Ok(Outcome::End(SessionEnd::ClientLeft));
+            }
+            Err(error) => return Err(SessionError::Stream(error)),
+        }
+        if let Some(outcome) = dialogue.step(Input::Received(piece), writer).await? {
+            return Ok(outcome);
+        }
+    }
+}
+
+struct Dialogue<'a> {
+    shared: &'a Shared,
+    machine: Handshake,
+    /// The export that was opened last: what INFO said must still hold for GO.
+    opened: Option<(String, Opened)>,
+    effects: Vec<Effect>,
+}
+
+impl Dialogue<'_> {
+    /// Hands an input to the machine and carries out all that follows from it.
+    async fn step(
+        &mut self,
+        input: Input<'_>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Option<Outcome>, SessionError> {
+        self.machine.handle(input, &mut self.effects).map_err(SessionError::Protocol)?;
+        loop {
+            let mut answer = None;
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Send(bytes) => {
+                        writer.write_all(&bytes).await.map_err(SessionError::Stream)?;
+                    }
+                    Effect::List => {
+                        answer = Some(Input::Listed(self.shared.exports.list().await));
+                    }
+                    Effect::Open(name) => answer = Some(Input::Opened(self.open(name).await)),
+                    Effect::Close => return Ok(Some(Outcome::End(SessionEnd::ClientLeft))),
+                    Effect::Transmit(negotiated) => return Ok(self.transmit(negotiated)),
+                }
+            }
+            writer.flush().await.map_err(SessionError::Stream)?;
+            let Some(input) = answer else { return Ok(None) };
+            self.machine.handle(input, &mut self.effects).map_err(SessionError::Protocol)?;
+        }
+    }
+
+    fn transmit(&mut self, negotiated: Negotiated) -> Option<Outcome> {
+        // The machine transmits only after an opening that succeeded, and that is kept.
+        let (_, opened) = self.opened.take()?;
+        Some(Outcome::Transmit(negotiated, opened))
+    }
+
+    async fn open(&mut self, name: String) -> Result<Facts, Unavailable> {
+        if let Some((last, opened)) = &self.opened
+            && *last == name
+            && !opened.export.revoked()
+        {
+            return Ok(opened.facts);
+        }
+        self.opened = None;
+        let export = match self.shared.exports.open(&name).await {
+            Ok(export) if export.revoked() => return Err(Unavailable::Shutdown),
+            Ok(export) => export,
+            Err(ExportError::Unknown(_)) => return Err(Unavailable::Unknown),
+            Err(ExportError::Revoked) => return Err(Unavailable::Shutdown),
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(export = name, error, "an export could not be opened");
+                return Err(Unavailable::Unknown);
+            }
+        };
+        match Facts::of(export.as_ref()) {
+            Ok(facts) => {
+                self.opened = Some((name, Opened { export, facts }));
+                Ok(facts)
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(export = name, error, "an export can't be served");
+                Err(Unavailable::Unknown)
+            }
+        }
+    }
+}

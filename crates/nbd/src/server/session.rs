@@ -1,0 +1,380 @@
+use super::input::Input;
+use super::negotiate::{Opened, Outcome, negotiate};
+use super::output::{Cost, Output};
+use super::registry::Registration;
+use super::{ServerOptions, SessionEnd, SessionError, Shared};
+use crate::ExportError;
+use crate::operation::{Answer, Effect, Finished, carry_out};
+use crate::proto::{Command, Errno, Operation, ReplyWriter, Request, Verdict, judge};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+/// Serves one client from its first byte to its last.
+pub(super) async fn serve<R, W>(
+    shared: &Shared,
+    mut reader: R,
+    mut writer: W,
+) -> Result<SessionEnd, SessionError>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let mut closing = shared.registry.closing();
+    let limit = shared.options.negotiation_time_max;
+    let outcome = tokio::select! {
+        _ = closing.wait_for(|closing| *closing) => return Ok(SessionEnd::Disconnected),
+        outcome = timeout(limit, negotiate(shared, &mut reader, &mut writer)) => {
+            outcome.map_err(|_| SessionError::NegotiationTime(limit))??
+        }
+    };
+    let (negotiated, opened) = match outcome {
+        Outcome::Transmit(negotiated, opened) => (negotiated, opened),
+        Outcome::End(end) => return Ok(end),
+    };
+    let registration = shared.registry.enter(&negotiated.name);
+    // Looked at only now, after entering: see `Registry::enter`.
+    if *closing.borrow() {
+        return Ok(SessionEnd::Disconnected);
+    }
+    let session = Session {
+        options: shared.options,
+        export_name: negotiated.name,
+        opened,
+        structured: negotiated.structured,
+        allocation: negotiated.allocation,
+        input: Input::new(reader),
+        output: Output::new(writer),
+        replies: ReplyWriter::new(negotiated.structured),
+        running: FuturesUnordered::new(),
+        admitted: Admitted::default(),
+        stage: Stage::Header,
+        ending: None,
+        complained: false,
+    };
+    session.run(registration).await
+}
+
+/// What is held for requests that are not answered yet, answers in the queue included.
+#[derive(Clone, Copy, Default)]
+struct Admitted {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Admitted {
+    const fn has_room(self, cost: Cost, options: &ServerOptions) -> bool {
+        let fits = self.bytes.saturating_add(cost.bytes) <= options.bytes_in_flight_max;
+        // A request larger than the bound is served alone rather than never.
+        (self.requests < options.requests_in_flight_max && fits) || self.requests == 0
+    }
+
+    const fn add(&mut self, cost: Cost) {
+        self.requests += 1;
+        self.bytes += cost.bytes;
+    }
+
+    const fn release(&mut self, cost: Cost) {
+        self.requests -= 1;
+        self.bytes -= cost.bytes;
+    }
+}
+
+/// How far the request is that is being taken in.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// None has begun.
+    Header,
+    /// Judged, and waiting for room.
+    Waiting(Request, Verdict),
+    /// Admitted; its payload arrives.
+    Payload(Request, Operation),
+    /// Admitted for refusal; its payload passes by.
+    Skip(Request, Errno, &'static str),
+}
+
+/// Why the session takes no more requests.
+enum Ending {
+    /// The client said so.
+    Left,
+    /// The client's stream ended or broke; nobody is there to be answered.
+    Gone(Option<SessionError>),
+    /// The client broke the protocol.
+    Broken(SessionError),
+    /// Authority was taken away: whatever is still in flight is answered ESHUTDOWN.
+    Revoked,
+    /// The server wants it.
+    Disconnected,
+}
+
+struct Session<R, W> {
+    options: ServerOptions,
+    export_name: String,
+    opened: Opened,
+    structured: bool,
+    allocation: bool,
+    input: Input<R>,
+    output: Output<W>,
+    replies: ReplyWriter,
+    running: FuturesUnordered<BoxFuture<'static, (Cost, Finished)>>,
+    admitted: Admitted,
+    stage: Stage,
+    ending: Option<Ending>,
+    /// A failure of the export was logged; further ones of this session are not, lest a dead disk floods the log.
+    complained: bool,
+}
+
+impl<R, W> Session<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    async fn run(mut self, mut registration: Registration<'_>) -> Result<SessionEnd, SessionError> {
+        if self.opened.export.revoked() {
+            self.ending = Some(Ending::Revoked);
+        }
+        loop {
+            self.advance();
+            if self.ending.is_some() && self.running.is_empty() {
+                break;
+            }
+            let takes_more = self.ending.is_none() && !matches!(self.stage, Stage::Waiting(..));
+            let answers = !self.output.is_empty() && !self.is_gone();
+            // Completions come first, so that all that are ready leave in one system call.
+            tokio::select! {
+                biased;
+                Some((cost, finished)) = self.running.next(), if !self.running.is_empty() => {
+                    self.finish(cost, finished);
+                }
+                sent = self.output.send(|cost| self.admitted.release(cost)), if answers => {
+                    if let Err(error) = sent {
+                        self.ending = Some(Ending::Gone(Some(SessionError::Stream(error))));
+                    }
+                }
+                () = registration.stopped(), if self.ending.is_none() => self.stop(),
+                filled = self.input.fill(), if takes_more => match filled {
+                    Ok(true) => {}
+                    Ok(false) => self.ending = Some(Ending::Gone(None)),
+                    Err(error) => {
+                        self.ending = Some(Ending::Gone(Some(SessionError::Stream(error))));
+                    }
+                },
+            }
+        }
+        // From here on no request is in flight: whoever takes authority away may go on, however slowly this client
+        // takes its last answers.
+        drop(registration);
+        self.farewell().await
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.ending, Some(Ending::Gone(_)))
+    }
+
+    /// Told by the server to stop: by a revocation, or for other reasons.
+    fn stop(&mut self) {
+        let revoked = self.opened.export.revoked();
+        self.ending = Some(if revoked { Ending::Revoked } else { Ending::Disconnected });
+        self.refuse_what_is_here();
+    }
+
+    /// Takes in as many requests as are there and have room.
+    fn advance(&mut self) {
+        while self.ending.is_none() {
+            self.stage = match self.stage {
+                Stage::Header => match self.input.request() {
+                    Ok(Some(request)) => Stage::Waiting(request, self.judge(&request)),
+                    Ok(None) => return,
+                    Err(violation) => {
+                        self.ending = Some(Ending::Broken(SessionError::Protocol(violation)));
+                        return;
+                    }
+                },
+                Stage::Waiting(request, verdict) => {
+                    if self.opened.export.revoked() {
+                        self.ending = Some(Ending::Revoked);
+                        self.refuse_what_is_here();
+                        return;
+                    }
+                    match self.admit(request, verdict) {
+                        Some(stage) => stage,
+                        None => return,
+                    }
+                }
+                Stage::Payload(request, operation) => match self.input.payload() {
+                    Some(payload) => {
+                        self.start(&request, operation, payload);
+                        Stage::Header
+                    }
+                    None => return,
+                },
+                Stage::Skip(request, errno, message) => {
+                    if !self.input.skipped() {
+                        return;
+                    }
+                    self.push_error(request.cookie, errno, message, cost_of(&request, None));
+                    Stage::Header
+                }
+            };
+        }
+    }
+
+    fn judge(&self, request: &Request) -> Verdict {
+        judge(request, &self.opened.facts, self.structured, self.allocation)
+    }
+
+    /// Takes room for a request; `None` when there is none, or no request follows.
+    fn admit(&mut self, request: Request, verdict: Verdict) -> Option<Stage> {
+        let operation = match verdict {
+            Verdict::Disconnect => {
+                self.ending = Some(Ending::Left);
+                return None;
+            }
+            Verdict::Run(operation) => Some(operation),
+            Verdict::Refuse(..) => None,
+        };
+        let cost = cost_of(&request, operation);
+        if !self.admitted.has_room(cost, &self.options) {
+            return None;
+        }
+        self.admitted.add(cost);
+        let payload = request.payload_bytes() as usize;
+        match verdict {
+            Verdict::Refuse(errno, message) => {
+                self.input.expect_skip(payload);
+                Some(Stage::Skip(request, errno, message))
+            }
+            Verdict::Run(operation @ Operation::Write { .. }) => {
+                self.input.expect_payload(payload);
+                Some(Stage::Payload(request, operation))
+            }
+            Verdict::Run(operation) => {
+                self.start(&request, operation, Bytes::new());
+                Some(Stage::Header)
+            }
+            Verdict::Disconnect => None,
+        }
+    }
+
+    fn start(&mut self, request: &Request, operation: Operation, payload: Bytes) {
+        let cost = cost_of(request, Some(operation));
+        let export = self.opened.export.clone();
+        let cookie = request.cookie;
+        self.running.push(Box::pin(async move {
+            (cost, carry_out(export.as_ref(), cookie, operation, payload).await)
+        }));
+    }
+
+    /// Answers a request that the export has carried out, or failed to.
+    fn finish(&mut self, cost: Cost, finished: Finished) {
+        let Finished { cookie, effect, outcome } = finished;
+        // A write may have come in just before the authority went, or not: ESHUTDOWN claims nothing about it.
+        if self.opened.export.revoked() {
+            if self.ending.is_none() {
+                self.ending = Some(Ending::Revoked);
+                self.refuse_what_is_here();
+            }
+            let revoked = ExportError::Revoked;
+            return self.push_error(cookie, Errno::Shutdown, &revoked.to_string(), cost);
+        }
+        match outcome {
+            Ok(Answer::Done) => {
+                let head = self.replies.done(cookie);
+                self.output.push(head, None, cost);
+            }
+            Ok(Answer::Data { offset, length, data }) => {
+                let head = self.replies.data(cookie, offset, length);
+                self.output.push(head, Some(data), cost);
+            }
+            Ok(Answer::Status(extents)) => {
+                let head = self.replies.status(cookie, &extents);
+                self.output.push(head, None, cost);
+            }
+            Err(error) => self.fail(cookie, effect, &error, cost),
+        }
+    }
+
+    fn fail(&mut self, cookie: u64, effect: Effect, error: &ExportError, cost: Cost) {
+        if matches!(error, ExportError::Io(_)) && !self.complained {
+            self.complained = true;
+            let error: &(dyn std::error::Error + 'static) = error;
+            tracing::warn!(
+                export = self.export_name,
+                error,
+                "a request failed and was answered with an error; further ones of this client are not logged"
+            );
+        }
+        self.push_error(cookie, effect.errno(error), &error.to_string(), cost);
+    }
+
+    fn push_error(&mut self, cookie: u64, errno: Errno, message: &str, cost: Cost) {
+        let head = self.replies.error(cookie, errno, message);
+        self.output.push(head, None, cost);
+    }
+
+    /// Answers ESHUTDOWN to requests that were read and not begun. They are few: what was read ahead, and no more.
+    /// Called once, when the session comes to its end: afterwards the input may stand within a payload.
+    fn refuse_what_is_here(&mut self) {
+        const MESSAGE: &str = "the server ended this session";
+        let nothing = Cost { bytes: 0 };
+        let begun = match self.stage {
+            Stage::Header => None,
+            // The room that was taken for these is not needed again: nothing more is admitted.
+            Stage::Waiting(request, _) | Stage::Payload(request, _) | Stage::Skip(request, ..) => {
+                Some(request)
+            }
+        };
+        if let Some(request) = begun {
+            self.admitted.add(nothing);
+            self.push_error(request.cookie, Errno::Shutdown, MESSAGE, nothing);
+            if request.payload_bytes() > 0 {
+                // Requests behind this payload are not in sight.
+                return;
+            }
+        }
+        while let Ok(Some(request)) = self.input.request() {
+            if request.command == Command::Disconnect {
+                return;
+            }
+            self.admitted.add(nothing);
+            self.push_error(request.cookie, Errno::Shutdown, MESSAGE, nothing);
+            if request.payload_bytes() > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Hands over the last answers, within the time for it.
+    async fn farewell(mut self) -> Result<SessionEnd, SessionError> {
+        let end = match self.ending {
+            Some(Ending::Gone(error)) => return error.map_or(Ok(SessionEnd::ClientLeft), Err),
+            Some(Ending::Broken(error)) => Err(error),
+            Some(Ending::Revoked) => Ok(SessionEnd::Revoked),
+            Some(Ending::Disconnected) => Ok(SessionEnd::Disconnected),
+            Some(Ending::Left) | None => Ok(SessionEnd::ClientLeft),
+        };
+        let handing_over = async {
+            if self.output.finish().await.is_ok() {
+                self.input.drain().await;
+            }
+        };
+        // A client that takes longer forgoes the answers; it is told nothing false, only nothing.
+        let _ = timeout(self.options.farewell_time_max, handing_over).await;
+        end
+    }
+}
+
+/// What a request takes of the connection's bounds. Refusals cost a place, so that a client that asks nonsense and
+/// never reads the answers is stopped as well.
+fn cost_of(request: &Request, operation: Option<Operation>) -> Cost {
+    let bytes = match operation {
+        Some(Operation::Read { length, .. } | Operation::Write { length, .. }) => length as usize,
+        // Sixteen bytes for each extent in memory, at the smallest unit of the disk: bounded by the span.
+        Some(Operation::Status { .. }) => crate::proto::limits::EXTENTS_MAX * 16,
+        Some(Operation::Zero { .. } | Operation::Trim { .. } | Operation::Flush) | None => 0,
+    };
+    Cost { bytes: bytes + std::mem::size_of_val(request) }
+}
