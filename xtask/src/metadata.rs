@@ -150,7 +150,7 @@ fn load_with(options: &[&str]) -> Result<Metadata> {
 }
 
 /// The packages ("name version") that a build on any platform with all features contains, tests
-/// included. `cargo metadata` lists more: what only a feature would bring that nobody has switched on.
+/// included. `cargo metadata` lists more: what would come with features that nobody switched on.
 ///
 /// # Errors
 /// When cargo fails.

@@ -14,6 +14,7 @@ mod links;
 mod places;
 mod purity;
 mod rust;
+mod third_party;
 mod todos;
 mod tree;
 
@@ -57,6 +58,7 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(layers::check_bootstrap(&plain));
     findings.extend(purity::check(&rules, &tree));
     findings.extend(crates::check(&metadata, &tree));
+    findings.extend(third_party::check(&metadata, &tree));
     findings.extend(columns::check(&tree));
     findings.extend(lengths::check(&exceptions, &tree));
     findings.extend(todos::check(&tree));

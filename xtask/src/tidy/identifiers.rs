@@ -1,4 +1,5 @@
-//! Requirements (`RQ-…`) and traps (`T-…`) that are cited exist, and no page defines one twice.
+//! Requirements (`RQ-…`), traps (`T-…`) and sections of the design that are cited exist, and no page
+//! defines one twice.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +8,9 @@ use super::{Finding, Tree};
 const RULE: &str = "identifiers";
 const REQUIREMENTS: &str = "docs/requirements.md";
 const TRAPS: &str = "docs/traps.md";
+const DESIGN: &str = "docs/design.md";
+// Written in two halves, so that the rule's own text is no citation.
+const SECTION: &str = concat!("design sec", "tion ");
 
 /// Checks the citations in all files.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -21,8 +25,14 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
     }
+    let sections: BTreeSet<&str> =
+        tree.text(DESIGN).unwrap_or_default().lines().filter_map(section_heading).collect();
     for (path, text) in tree.files() {
         for (index, line) in text.lines().enumerate() {
+            for section in cited_sections(line).filter(|section| !sections.contains(section)) {
+                let what = format!("{SECTION}{section} is unknown");
+                findings.push(finding(path, index + 1, what, "see docs/design.md"));
+            }
             for id in cited(line) {
                 if !known.contains(&id) {
                     let what = format!("{id} is unknown");
@@ -37,6 +47,16 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 
 fn finding(path: &str, line: usize, what: String, cure: &'static str) -> Finding {
     Finding { path: path.into(), line, rule: RULE, what, cure }
+}
+
+/// The number of a heading: `## 14 Semantics`.
+fn section_heading(line: &str) -> Option<&str> {
+    line.strip_prefix("## ")?.split(' ').next()
+}
+
+/// The numbers of the sections that a line cites; items of a section (14.10) count as the section.
+fn cited_sections(line: &str) -> impl Iterator<Item = &str> {
+    line.split(SECTION).skip(1).filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
 }
 
 /// The ID that a row of a table defines: the first word of its first cell.
@@ -80,6 +100,14 @@ mod tests {
         let (t, rq) = (concat!("T", "-"), concat!("R", "Q-"));
         let line = format!("see {t}900, ({rq}ZZ-900) and UTF-8, M{t}1, {t}x, {rq}ZZ, {rq}…");
         assert_eq!(cited(&line), [format!("{t}900"), format!("{rq}ZZ-900")]);
+    }
+
+    #[test]
+    fn a_section_that_does_not_exist_is_found() {
+        let code = format!("// {SECTION}2\n// {SECTION}2.10, {SECTION}3\n");
+        let tree = Tree::sample(&[("a.rs", &code), (DESIGN, "## 2 Words\n")]);
+        let found: Vec<_> = check(&tree).into_iter().map(|one| (one.path, one.line)).collect();
+        assert_eq!(found, [("a.rs".into(), 2)]);
     }
 
     #[test]

@@ -169,7 +169,8 @@ mod tests {
     fn an_exception_may_shrink_but_not_grow() {
         let exception = |lines| {
             format!(
-                "[[exception]]\nrule = 'function-lines'\npath = 'a.rs::f'\nlines = {lines}\nreason = 'x'\n"
+                "[[exception]]\nrule = 'function-lines'\npath = 'a.rs::f'\n\
+                 lines = {lines}\nreason = 'x'\n"
             )
         };
         assert_eq!(count(&exception(90), &function(90)), 0);
