@@ -1,0 +1,166 @@
+use landfall_types::{Class, DiskIndex};
+use std::path::PathBuf;
+
+/// Why data mode ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LostReason {
+    /// The ring was full: the records were not read and released fast enough.
+    Overflow,
+    /// A page of a write could not be read.
+    Unreadable,
+    /// The kernel skipped the program for at least one write.
+    Missed,
+    /// A write ended that the hook has not seen: begun before the capture, or passed beside it (trap T-7).
+    Beside,
+    /// An operation that writes, and that this version does not know.
+    UnknownOperation,
+    /// More writes in flight than can be tracked.
+    TooManyInFlight,
+    /// No place in the ring after many tries.
+    Contended,
+    /// A reserved record was never completed.
+    Stuck,
+    /// The ring's content is not what the program writes.
+    Malformed,
+}
+
+impl LostReason {
+    /// Stable code, kebab-case.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Overflow => "ring-overflow",
+            Self::Unreadable => "page-unreadable",
+            Self::Missed => "hook-missed",
+            Self::Beside => "write-beside-hook",
+            Self::UnknownOperation => "unknown-operation",
+            Self::TooManyInFlight => "too-many-in-flight",
+            Self::Contended => "ring-contended",
+            Self::Stuck => "record-stuck",
+            Self::Malformed => "ring-malformed",
+        }
+    }
+}
+
+/// What the self-test found.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestFailure {
+    /// The captured bytes are not those that were written.
+    #[error(
+        "byte {offset} of the scratch disk was captured as {found:#04x}, written was {written:#04x}"
+    )]
+    Differs {
+        /// Where.
+        offset: u64,
+        /// What had been written.
+        written: u8,
+        /// What was captured.
+        found: u8,
+    },
+    /// Writes are missing.
+    #[error("the scratch disk took {written} bytes of writes, {captured} were captured")]
+    Incomplete {
+        /// Bytes written.
+        written: u64,
+        /// Bytes captured.
+        captured: u64,
+    },
+    /// Capture ended while the test ran.
+    #[error("capture ended during the test: {}", .0.code())]
+    Lost(LostReason),
+}
+
+/// Why capture can't be started, or can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The kernel lacks what capture needs.
+    #[error("writes can't be captured on this kernel ({release}): {missing}")]
+    Kernel {
+        /// `uname -r`.
+        release: String,
+        /// What is missing, and how to get it.
+        missing: String,
+    },
+    /// The disk can't be captured.
+    #[error("{} can't be captured: {reason}", path.display())]
+    Disk {
+        /// As it was given.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Reading what the system says about a disk.
+    #[error("read {}", path.display())]
+    Inspect {
+        /// The file read.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// More disks than one load can watch, or the same one twice.
+    #[error("targets are not usable: {0}")]
+    Targets(String),
+    /// Loading or attaching the program.
+    #[error("{step} of the capture program")]
+    Program {
+        /// Which step.
+        step: &'static str,
+        /// libbpf's answer.
+        #[source]
+        source: libbpf_rs::Error,
+    },
+    /// The memory shared with the program.
+    #[error("map the capture program's memory: {0}")]
+    Map(#[source] std::io::Error),
+    /// A scratch disk for the self-test.
+    #[error("{step} for the self-test of the capture")]
+    Scratch {
+        /// Which step.
+        step: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Bytes can't be captured on this machine.
+    #[error("the self-test of the capture failed")]
+    SelfTest(#[source] SelfTestFailure),
+    /// Random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// Writes that were in flight did not end in time.
+    #[error("{in_flight} writes that were in flight have not ended within {waited_ms} ms")]
+    Barrier {
+        /// How many.
+        in_flight: usize,
+        /// How long we waited, milliseconds.
+        waited_ms: u64,
+    },
+    /// Data mode has ended.
+    #[error("capture has ended: {}", .0.code())]
+    Lost(LostReason),
+    /// The disk vanished or was replaced (trap T-8).
+    #[error("disk {0} is not the one that capture began with")]
+    DiskReplaced(DiskIndex),
+}
+
+impl CaptureError {
+    /// What it asks of whoever handles it.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Kernel { .. }
+            | Self::Disk { .. }
+            | Self::Targets(_)
+            | Self::SelfTest(_)
+            | Self::DiskReplaced(_) => Class::Permanent,
+            Self::Inspect { .. }
+            | Self::Program { .. }
+            | Self::Map(_)
+            | Self::Scratch { .. }
+            | Self::Random(_)
+            | Self::Barrier { .. }
+            | Self::Lost(_) => Class::Transient,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Capture on loop devices: what is replayed is what the disks hold, and what can't be captured is noticed.
+#![allow(clippy::unwrap_used)]
+
+mod equality;
+mod losses;
+mod order;
+mod rig;
