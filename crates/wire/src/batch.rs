@@ -1,25 +1,29 @@
 //! The body of a batch: fixed fields, then the record headers, then the payloads; the last two may be compressed.
 
 use crate::DecodeError;
-use crate::encoder::Squeeze;
+use crate::encoder::{EncodeError, Squeeze};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use landfall_repl::Batch;
 use landfall_repl::limits::BATCH_BYTES_MAX;
 use landfall_types::{Chain, Epoch, EpochId, HEADER_BYTES, Incarnation, Record, RecordHeader};
 
 /// Bytes of the fixed fields.
-const PREFIX_BYTES: usize = 72;
+pub(crate) const PREFIX_BYTES: usize = 72;
 const CODEC_NONE: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 const KIND: &str = "batch";
 
-pub(crate) fn encode(batch: &Batch, squeeze: &mut Squeeze) -> Vec<Bytes> {
+pub(crate) fn encode(batch: &Batch, squeeze: &mut Squeeze) -> Result<Vec<Bytes>, EncodeError> {
+    let expanded = batch.bytes();
+    if expanded > BATCH_BYTES_MAX {
+        let (length, max) = (expanded, BATCH_BYTES_MAX);
+        return Err(EncodeError::TooLong { kind: KIND, length, max });
+    }
     let mut table = BytesMut::with_capacity(batch.records.len() * HEADER_BYTES);
     for record in &batch.records {
         table.put_slice(&record.header.encode());
     }
     let table = table.freeze();
-    let expanded = batch.bytes();
     let payloads = || batch.records.iter().map(|record| &record.payload).filter(|p| !p.is_empty());
     let squeezed = squeeze.try_squeeze(expanded, || {
         let mut whole = BytesMut::with_capacity(expanded);
@@ -36,7 +40,7 @@ pub(crate) fn encode(batch: &Batch, squeeze: &mut Squeeze) -> Vec<Bytes> {
             parts.extend(payloads().cloned());
         }
     }
-    parts
+    Ok(parts)
 }
 
 fn prefix(batch: &Batch, codec: u8, expanded: usize) -> Bytes {

@@ -14,7 +14,7 @@ use landfall_types::{DiskIndex, Lsn};
 
 pub(crate) fn encode(message: &Message, squeeze: &mut Squeeze) -> Result<Vec<Bytes>, EncodeError> {
     Ok(match message {
-        Message::Batch(batch) => batch::encode(batch, squeeze),
+        Message::Batch(batch) => batch::encode(batch, squeeze)?,
         Message::ImageData { request, piece } => image::encode(*request, piece, squeeze)?,
         small => vec![encode_small(small)],
     })

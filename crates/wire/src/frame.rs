@@ -1,6 +1,6 @@
 //! The 20 bytes before every message.
 
-use crate::DecodeError;
+use crate::{DecodeError, batch, image};
 use bytes::Bytes;
 use landfall_repl::Message;
 use landfall_repl::limits::{BATCH_BYTES_MAX, HASHES_MAX, IMAGE_DATA_BYTES_MAX};
@@ -12,7 +12,7 @@ pub const FRAME_VERSION: u8 = 1;
 /// Bytes of the header.
 pub const FRAME_HEADER_BYTES: usize = 20;
 /// Most bytes of a frame with its header, whatever its type.
-pub const FRAME_BYTES_MAX: usize = FRAME_HEADER_BYTES + 1024 + BATCH_BYTES_MAX;
+pub const FRAME_BYTES_MAX: usize = FRAME_HEADER_BYTES + batch::PREFIX_BYTES + BATCH_BYTES_MAX;
 
 /// Room for a lineage of 4096 epochs, the largest thing in a small message.
 const SMALL_BODY_BYTES_MAX: usize = 512 * 1024;
@@ -83,8 +83,8 @@ impl FrameType {
 
     pub(crate) const fn body_bytes_max(self) -> usize {
         match self {
-            Self::Batch => 1024 + BATCH_BYTES_MAX,
-            Self::ImageData => 1024 + IMAGE_DATA_BYTES_MAX,
+            Self::Batch => batch::PREFIX_BYTES + BATCH_BYTES_MAX,
+            Self::ImageData => image::PREFIX_BYTES + IMAGE_DATA_BYTES_MAX,
             Self::Open | Self::Welcome => SMALL_BODY_BYTES_MAX,
             Self::HashReply => 4096 + 16 * HASHES_MAX,
             Self::Ack | Self::HashRequest | Self::Ping | Self::Pong => 1024,

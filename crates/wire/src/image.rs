@@ -8,10 +8,11 @@ use landfall_repl::{ImageData, RequestId};
 use landfall_types::{DiskIndex, WindowId};
 
 /// Bytes of the fixed fields.
-const PREFIX_BYTES: usize = 40;
+pub(crate) const PREFIX_BYTES: usize = 40;
 const CODEC_NONE: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 const CODEC_ZEROES: u8 = 2;
+const KIND: &str = "image-data";
 
 pub(crate) fn encode(
     request: RequestId,
@@ -23,6 +24,10 @@ pub(crate) fn encode(
         Some(data) if data.len() as u64 != piece.length => {
             let (length, data) = (piece.length, data.len() as u64);
             return Err(EncodeError::ImageLength { length, data });
+        }
+        Some(data) if data.len() > IMAGE_DATA_BYTES_MAX => {
+            let (length, max) = (data.len(), IMAGE_DATA_BYTES_MAX);
+            return Err(EncodeError::TooLong { kind: KIND, length, max });
         }
         Some(data) => match squeeze.try_squeeze(data.len(), || BytesMut::from(&data[..])) {
             Some(squeezed) => (CODEC_ZSTD, Some(squeezed)),
@@ -66,12 +71,12 @@ pub(crate) fn decode(mut body: Bytes) -> Result<(RequestId, ImageData), DecodeEr
         _ => {
             let length = usize::try_from(length).ok().filter(|len| *len <= IMAGE_DATA_BYTES_MAX);
             let length = length.ok_or(malformed("more data than a piece may carry"))?;
-            Some(crate::batch::expand("image-data", codec, body, length)?)
+            Some(crate::batch::expand(KIND, codec, body, length)?)
         }
     };
     Ok((request, ImageData { window, disk, offset, length, data }))
 }
 
 const fn malformed(what: &'static str) -> DecodeError {
-    DecodeError::Malformed { kind: "image-data", what }
+    DecodeError::Malformed { kind: KIND, what }
 }
