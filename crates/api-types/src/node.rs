@@ -41,6 +41,14 @@ pub struct Enrolled {
     pub ca_pem: String,
 }
 
+/// `POST /v1/node/renew`: a new certificate over the same key, with the old certificate; answered by [`Enrolled`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// PKCS #10 request, PEM.
+    pub csr_pem: String,
+}
+
 /// `POST /v1/node/report`, about once a second.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -188,7 +196,8 @@ pub struct ReverseReport {
     pub refusal: Option<(String, String)>,
 }
 
-/// `GET /v1/node/orders?wait_ms=N`: orders not yet answered, oldest first; waits up to N ms for one.
+/// `GET /v1/node/orders?wait_ms=N&known=ID,ID`: orders not yet answered, oldest first; waits up to N ms for one that
+/// is not among those that the node says it is carrying out.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// To be carried out in order, each at most once.

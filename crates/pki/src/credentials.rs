@@ -1,6 +1,8 @@
 use crate::files::{private_dir, read_public, read_secret, write_public, write_secret};
 use crate::live::LiveKey;
-use crate::{Certificate, Fingerprint, PeerIdentity, PkiError, Role, peer_identity, tls};
+use crate::{
+    Certificate, Fingerprint, KeyAndRequest, PeerIdentity, PkiError, Role, peer_identity, tls,
+};
 use landfall_types::NodeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,6 +42,23 @@ impl Credentials {
     #[must_use]
     pub fn exist(dir: &Path) -> bool {
         dir.join("node.json").exists()
+    }
+
+    /// The key of credentials in the making, with a request over it: made durable at the first call, found again by
+    /// later ones, so that a repeated enrolment is recognized by its key. Gives key and request, PEM.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn key_and_request(dir: &Path) -> Result<(String, String), PkiError> {
+        private_dir(dir)?;
+        let path = dir.join("key.pem");
+        if !path.exists() {
+            write_secret(&path, KeyAndRequest::generate()?.key_pem.as_bytes())?;
+        }
+        let key_pem = read_secret(&path)?;
+        let request = crate::request::request_for(&key_pem)
+            .map_err(|_| PkiError::Damaged { path, what: "it holds no key" })?;
+        Ok((key_pem, request))
     }
 
     /// Writes new credentials and opens them.

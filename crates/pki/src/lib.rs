@@ -34,4 +34,4 @@ pub use error::PkiError;
 pub use files::{read_secret, write_secret};
 pub use identity::{Fingerprint, PeerIdentity, Role, peer_identity};
 pub use live::LiveKey;
-pub use request::{KeyAndRequest, REQUEST_BYTES_MAX};
+pub use request::{KeyAndRequest, REQUEST_BYTES_MAX, request_key};

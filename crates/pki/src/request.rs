@@ -1,5 +1,5 @@
-use crate::PkiError;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKey};
+use crate::{Fingerprint, PkiError};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKey, PublicKeyData};
 
 /// Most bytes of a certificate signing request (PEM) that the authority looks at.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -40,6 +40,15 @@ fn sign(key: &KeyPair) -> Result<String, PkiError> {
         .serialize_request(key)
         .and_then(|request| request.pem())
         .map_err(|source| PkiError::Make { operation: "sign a request", source })
+}
+
+/// Names the public key of a request: SHA-256 over it. Equal for every request over the same key.
+///
+/// # Errors
+/// [`PkiError::Request`].
+pub fn request_key(request_pem: &str) -> Result<Fingerprint, PkiError> {
+    let key = public_key(request_pem)?;
+    Ok(Fingerprint::of_bytes(key.der_bytes()))
 }
 
 /// The public key of a request, after its own signature was verified: the only thing that is taken from it.
