@@ -6,7 +6,7 @@
 ARGS ?=
 RUST_NEEDED := 1.95
 OWNER := $(shell stat -c %U . 2>/dev/null)
-export PATH := $(HOME)/.cargo/bin:$(PATH)
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 ifeq ($(shell id -u):$(filter-out root,$(SUDO_USER)),0:$(OWNER))
 AS_OWNER := sudo --user $(OWNER) --set-home --

@@ -1,6 +1,6 @@
 //! Installs what is missing, or says what it is.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::packages::{self, Package};
 use crate::privilege::Privilege;
@@ -21,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
         println!("{}", advice(&missing, process::exists("apt-get")));
         return Ok(());
     }
-    println!("installing {}", names(&missing));
+    println!("installing {} (takes a minute or two)", names(&missing));
     // A list that is some days old names files that the mirrors no longer have. Where the update
     // fails (no network) the install below says what is wrong.
     process::run(apt(privilege).args(["--quiet=2", "update"])).ok();
@@ -39,7 +39,14 @@ fn install(privilege: Privilege, missing: &[Package]) -> Result<()> {
     // are known for it). It stops instead, and nothing has changed.
     let mut command = apt(privilege);
     command.args(["--quiet=2", "--yes", "--no-remove", "--no-install-recommends", "install"]);
-    process::run(command.args(missing.iter().map(|package| package.name)))
+    command.args(missing.iter().map(|package| package.name));
+    let output = command.output().context("start apt-get")?;
+    if !output.status.success() {
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("{} failed; nothing else was changed", process::line(&command));
+    }
+    Ok(())
 }
 
 fn names(missing: &[Package]) -> String {
