@@ -1,4 +1,5 @@
-//! Serves a plain file over NBD: `cargo run --release --example serve_file --features testing -- FILE SOCKET`.
+//! Serves a plain file over NBD: `cargo run --release --example serve_file --features testing --
+//! FILE SOCKET`.
 
 use landfall_nbd::testing::{ExportMap, FileExport};
 use landfall_nbd::{Access, Server, ServerOptions, unix_uri};

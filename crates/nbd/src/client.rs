@@ -1,4 +1,5 @@
-//! A small client: several requests in flight on one connection, answers checked against what was asked.
+//! A small client: several requests in flight on one connection, answers checked against what was
+//! asked.
 
 mod connection;
 mod negotiate;
@@ -91,7 +92,8 @@ pub struct ExportInfo {
     pub allocation: bool,
 }
 
-/// One connection to one export. Calls can be made concurrently; dropping it takes leave of the server.
+/// One connection to one export. Calls can be made concurrently; dropping it takes leave of the
+/// server.
 #[derive(Debug)]
 pub struct Client {
     info: ExportInfo,

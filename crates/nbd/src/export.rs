@@ -63,10 +63,12 @@ pub enum Access {
     ReadWrite,
 }
 
-/// One disk as NBD serves it. Calls are made concurrently; blocking work belongs on a thread of the implementor's.
+/// One disk as NBD serves it. Calls are made concurrently; blocking work belongs on a thread of the
+/// implementor's.
 ///
-/// The calls of one connection are polled by one task: what an implementor does between two `.await`s delays the
-/// other requests of that connection. Size, block size, access and sharing do not change while an export is open.
+/// The calls of one connection are polled by one task: what an implementor does between two
+/// `.await`s delays the other requests of that connection. Size, block size, access and sharing do
+/// not change while an export is open.
 #[async_trait]
 pub trait Export: Send + Sync + 'static {
     /// Size in bytes.
@@ -77,11 +79,12 @@ pub trait Export: Send + Sync + 'static {
     fn access(&self) -> Access;
     /// True once authority was taken away: the server closes the connection.
     fn revoked(&self) -> bool;
-    /// True when every opening of this export by the same name shows the same disk, so that a client may spread one job
-    /// over several connections (`NBD_FLAG_CAN_MULTI_CONN`).
+    /// True when every opening of this export by the same name shows the same disk, so that a
+    /// client may spread one job over several connections (`NBD_FLAG_CAN_MULTI_CONN`).
     ///
-    /// A branch is one object, so yes. A view whose name moves (`@latest`) is not: two connections would open it at two
-    /// positions, and a copy made through both would be of no moment at all. Views at a fixed position may say yes.
+    /// A branch is one object, so yes. A view whose name moves (`@latest`) is not: two connections
+    /// would open it at two positions, and a copy made through both would be of no moment at all.
+    /// Views at a fixed position may say yes.
     fn multi_conn(&self) -> bool {
         self.access() == Access::ReadWrite
     }

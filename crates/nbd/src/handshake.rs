@@ -5,12 +5,14 @@
 //!                   └────► Skip ─► Header
 //! ```
 //!
-//! The shell sends [`Handshake::greeting`], then loops: it reads exactly the bytes that [`Handshake::needs`] names,
-//! hands them to [`Handshake::handle`], and carries out the effects in order. A negotiation is a dialogue (the client
-//! must wait for each answer), so reading exact amounts never splits a message.
+//! The shell sends [`Handshake::greeting`], then loops: it reads exactly the bytes that
+//! [`Handshake::needs`] names, hands them to [`Handshake::handle`], and carries out the effects in
+//! order. A negotiation is a dialogue (the client must wait for each answer), so reading exact
+//! amounts never splits a message.
 //!
-//! TLS: STARTTLS is answered "policy" on every stream so far (NOTLS mode; Unix sockets are guarded by their file mode).
-//! Its place is [`Handshake::on_option`]: an effect that makes the shell wrap its stream, and a fresh machine after it.
+//! TLS: STARTTLS is answered "policy" on every stream so far (NOTLS mode; Unix sockets are guarded
+//! by their file mode). Its place is [`Handshake::on_option`]: an effect that makes the shell wrap
+//! its stream, and a fresh machine after it.
 
 use crate::proto::constants::{
     BASE_ALLOCATION, BASE_ALLOCATION_ID, BASE_WILDCARD, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES,
@@ -113,7 +115,8 @@ pub(crate) struct Handshake {
     state: State,
     no_zeroes: bool,
     structured: bool,
-    /// The export for which `base:allocation` was selected; it counts only if the client then chooses that export.
+    /// The export for which `base:allocation` was selected; it counts only if the client then
+    /// chooses that export.
     allocation_for: Option<String>,
     options: u32,
 }
@@ -179,7 +182,8 @@ impl Handshake {
             (State::Opening { name, purpose }, Input::Opened(facts)) => {
                 self.on_opened(name, purpose, facts, out)
             }
-            // The shell brought something that was not asked for: a defect, which ends this session only.
+            // The shell brought something that was not asked for: a defect, which ends this session
+            // only.
             (_, _) => Err(Violation::Malformed("order of inputs")),
         }
     }
@@ -366,7 +370,8 @@ impl Handshake {
         export.put_u64(facts.size);
         export.put_u16(facts.transmission_flags(self.structured));
         put_option_reply(&mut replies, option, REP_INFO, &export);
-        // Sent unasked too: requests that are no multiples of the block are refused, so every client had better know.
+        // Sent unasked too: requests that are no multiples of the block are refused, so every
+        // client had better know.
         let mut sizes = Vec::with_capacity(14);
         sizes.put_u16(INFO_BLOCK_SIZE);
         sizes.put_u32(facts.block_bytes);

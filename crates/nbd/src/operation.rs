@@ -1,4 +1,5 @@
-//! Carries one request out on an export, and checks what the export answers: wrong data is never sent.
+//! Carries one request out on an export, and checks what the export answers: wrong data is never
+//! sent.
 
 use crate::proto::errno::Effect as ErrnoEffect;
 use crate::proto::{Errno, Operation};
@@ -72,7 +73,8 @@ pub(crate) async fn carry_out(
 async fn read(export: &dyn Export, offset: u64, length: u32) -> Result<Answer, ExportError> {
     let data = export.read(offset, length).await?;
     if data.len() != length as usize {
-        // One byte too few would put the client's stream out of step and everything after it in the wrong place.
+        // One byte too few would put the client's stream out of step and everything after it in the
+        // wrong place.
         let wrong = Wrong::ReadLength { wanted: length, found: data.len() };
         return Err(ExportError::Io(Box::new(wrong)));
     }
@@ -94,7 +96,8 @@ async fn status(
     Ok(Answer::Status(merge(&extents, extents_max)))
 }
 
-/// Joins neighbors of the same state and keeps the first `extents_max`: an answer may cover less than was asked.
+/// Joins neighbors of the same state and keeps the first `extents_max`: an answer may cover less
+/// than was asked.
 fn merge(extents: &[Extent], extents_max: usize) -> Vec<Extent> {
     let mut merged: Vec<Extent> = Vec::new();
     for extent in extents.iter().filter(|extent| extent.length > 0) {

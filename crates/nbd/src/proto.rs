@@ -1,6 +1,8 @@
-//! The NBD protocol as values: constants, limits, and the codec of every message, without input or output.
+//! The NBD protocol as values: constants, limits, and the codec of every message, without input or
+//! output.
 //!
-//! Source: the NBD protocol document (`doc/proto.md` of the NetworkBlockDevice project). All integers are big-endian.
+//! Source: the NBD protocol document (`doc/proto.md` of the NetworkBlockDevice project). All
+//! integers are big-endian.
 
 pub mod constants;
 pub(crate) mod errno;

@@ -1,7 +1,7 @@
 //! The server: accepts streams, negotiates, and carries requests to exports.
 //!
-//! One task per connection owns its negotiation and its requests ([`session`]); connections share only the exports and
-//! the [`registry`], so a bad or slow client harms nobody else.
+//! One task per connection owns its negotiation and its requests ([`session`]); connections share
+//! only the exports and the [`registry`], so a bad or slow client harms nobody else.
 
 mod input;
 mod listener;
@@ -28,8 +28,9 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// Requests in flight on one connection; more are read when one is answered.
     pub requests_in_flight_max: usize,
-    /// Payload bytes in flight on one connection, both ways, counted until the answer is handed to the kernel. One
-    /// request goes on however large it is (at most 32 MiB), so that none waits for ever.
+    /// Payload bytes in flight on one connection, both ways, counted until the answer is handed to
+    /// the kernel. One request goes on however large it is (at most 32 MiB), so that none waits for
+    /// ever.
     pub bytes_in_flight_max: usize,
     /// Time that a client has to choose an export.
     pub negotiation_time_max: Duration,
@@ -41,7 +42,8 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             connections_max: 256,
-            // QEMU keeps up to 16 in flight on a connection, libnbd's tools 64, fio what it is told.
+            // QEMU keeps up to 16 in flight on a connection, libnbd's tools 64, fio what it is
+            // told.
             requests_in_flight_max: 128,
             // Two of the largest requests: one is answered while the next is read.
             bytes_in_flight_max: 64 * 1024 * 1024,
@@ -119,7 +121,8 @@ impl Server {
     /// Serves one client on any pair of streams until it leaves.
     ///
     /// # Errors
-    /// [`SessionError`] when the client or its stream broke; requests in flight were carried to their ends before.
+    /// [`SessionError`] when the client or its stream broke; requests in flight were carried to
+    /// their ends before.
     pub async fn serve<R, W>(&self, reader: R, writer: W) -> Result<SessionEnd, SessionError>
     where
         R: AsyncRead + Unpin + Send,
@@ -128,11 +131,13 @@ impl Server {
         session::serve(&self.shared, reader, writer).await
     }
 
-    /// Ends all connections to the exports with this name, and waits until none of their requests is in flight.
+    /// Ends all connections to the exports with this name, and waits until none of their requests
+    /// is in flight.
     ///
-    /// Before authority moves, revoke the export first: a client that connects later must find it revoked. The wait lasts
-    /// as long as the slowest call to the export, because a write that is cut off half-way would be one whose outcome
-    /// nobody knows; a client that does not read its answers delays nothing.
+    /// Before authority moves, revoke the export first: a client that connects later must find it
+    /// revoked. The wait lasts as long as the slowest call to the export, because a write that is
+    /// cut off half-way would be one whose outcome nobody knows; a client that does not read its
+    /// answers delays nothing.
     pub async fn disconnect(&self, name: &str) {
         self.disconnect_matching(|other| other == name).await;
     }
@@ -142,7 +147,8 @@ impl Server {
         self.shared.registry.disconnect(matches).await;
     }
 
-    /// Refuses new clients, ends all connections, and waits until no request is in flight. For good.
+    /// Refuses new clients, ends all connections, and waits until no request is in flight. For
+    /// good.
     pub async fn shutdown(&self) {
         self.shared.registry.close();
         self.disconnect_matching(|_| true).await;

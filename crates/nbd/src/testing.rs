@@ -1,4 +1,5 @@
-//! Exports over memory and over plain files, for tests and benchmarks: nothing here replicates anything.
+//! Exports over memory and over plain files, for tests and benchmarks: nothing here replicates
+//! anything.
 
 mod file;
 mod map;

@@ -2,12 +2,13 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The NBD URI of an export on a Unix socket, as nbdinfo, nbdcopy, nbdfuse, nbdkit, qemu-img and fio take it:
+/// The NBD URI of an export on a Unix socket, as nbdinfo, nbdcopy, nbdfuse, nbdkit, qemu-img and
+/// fio take it:
 /// `nbd+unix:///EXPORT?socket=PATH`.
 ///
-/// Both parts are percent-encoded (RFC 3986 section 2.1). `/` is left as it is, because every client reads the rest of
-/// the path as the name, and `@` too, which is legal there. A name that begins with `/` is not usable in QEMU, which
-/// removes leading slashes.
+/// Both parts are percent-encoded (RFC 3986 section 2.1). `/` is left as it is, because every
+/// client reads the rest of the path as the name, and `@` too, which is legal there. A name that
+/// begins with `/` is not usable in QEMU, which removes leading slashes.
 #[must_use]
 pub fn unix_uri(socket: &Path, export: &str) -> String {
     let mut uri = String::from("nbd+unix:///");

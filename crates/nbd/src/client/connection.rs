@@ -71,7 +71,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request and waits for its answer. A call that is dropped leaves its request in flight.
+    /// Sends a request and waits for its answer. A call that is dropped leaves its request in
+    /// flight.
     pub(super) async fn call(
         &self,
         command: Command,
@@ -133,11 +134,13 @@ async fn put(
 /// Hands out answers until the stream ends or the server talks nonsense.
 async fn receive(mut reader: impl AsyncRead + Unpin, waiting: Arc<Waiting>) {
     while let Ok(()) = take_answer(&mut reader, &waiting).await {}
-    // Whoever still waits is told by the end of its channel; whoever comes later finds nothing to wait in.
+    // Whoever still waits is told by the end of its channel; whoever comes later finds nothing to
+    // wait in.
     waiting.lock().take();
 }
 
-/// Why no more answers are taken; told to callers as "closed", because which request was hit is not known.
+/// Why no more answers are taken; told to callers as "closed", because which request was hit is not
+/// known.
 #[derive(Debug)]
 enum Broken {
     Stream,

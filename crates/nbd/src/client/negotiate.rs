@@ -121,7 +121,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Dialogue<'_, R, W> {
         Ok(outcome.is_ok() && selected)
     }
 
-    /// Sends an option and hands each reply before the last to `each`; the inner error is the server's refusal.
+    /// Sends an option and hands each reply before the last to `each`; the inner error is the
+    /// server's refusal.
     async fn ask(
         &mut self,
         option: u32,

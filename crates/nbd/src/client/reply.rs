@@ -88,7 +88,8 @@ impl Assembly {
         };
         let end = offset.checked_add(piece.length());
         let inside = offset >= start && end.is_some_and(|end| end - start <= length.into());
-        // Servers cut at 512 bytes or more; without a bound a server could make us hold a list of single bytes.
+        // Servers cut at 512 bytes or more; without a bound a server could make us hold a list of
+        // single bytes.
         let pieces_max = length as usize / 512 + 2;
         if !inside || piece.length() == 0 || self.pieces.len() >= pieces_max {
             return Err(Violation::Malformed("data chunk"));

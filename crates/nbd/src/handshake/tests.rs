@@ -240,7 +240,8 @@ fn a_client_may_leave() {
     assert_eq!(shell.machine.needs(), Needs::Nothing);
 }
 
-/// Random changes to a good negotiation: no panic, and never more than the named limit is asked of the shell.
+/// Random changes to a good negotiation: no panic, and never more than the named limit is asked of
+/// the shell.
 #[test]
 fn mutated_negotiations_are_answered_or_ended() {
     let mut rng = Rng::new(seed("mutated_negotiations_are_answered_or_ended"));

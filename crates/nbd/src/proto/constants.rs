@@ -1,4 +1,5 @@
-//! Magic numbers, flags and codes, with the names of the protocol document (without their `NBD_` prefix).
+//! Magic numbers, flags and codes, with the names of the protocol document (without their `NBD_`
+//! prefix).
 
 /// First eight bytes of a server: `NBDMAGIC`.
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;

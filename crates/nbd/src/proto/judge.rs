@@ -150,9 +150,11 @@ pub(crate) struct Agreed {
     pub(crate) allocation: bool,
 }
 
-/// Decides on a request from its header alone (protocol document, sections "Request types" and "Error values").
+/// Decides on a request from its header alone (protocol document, sections "Request types" and
+/// "Error values").
 ///
-/// A malformed request is answered with an error and harms nobody; only a broken frame ends a session.
+/// A malformed request is answered with an error and harms nobody; only a broken frame ends a
+/// session.
 #[must_use]
 pub fn judge(request: &Request, facts: &Facts, structured: bool, allocation: bool) -> Verdict {
     let agreed = Agreed { structured, allocation };
@@ -227,8 +229,9 @@ fn judge_change(request: &Request, facts: &Facts) -> Verdict {
         }
         Command::Write => Verdict::Run(Operation::Write { offset, length }),
         Command::Trim => Verdict::Run(Operation::Trim { offset, length }),
-        // A record without a payload is always faster than the bytes, so FAST_ZERO never has to be refused;
-        // NO_HOLE has nothing to promise in a log, where every later write needs new space anyway.
+        // A record without a payload is always faster than the bytes, so FAST_ZERO never has to be
+        // refused; NO_HOLE has nothing to promise in a log, where every later write needs new space
+        // anyway.
         _ => Verdict::Run(Operation::Zero { offset, length }),
     }
 }

@@ -50,7 +50,8 @@ impl ReplyWriter {
     /// Extents; `base:allocation` exists only beside structured replies.
     ///
     /// # Panics
-    /// When an extent is longer than 4 GiB or there are more than 2^28: [`super::judge`] bounds both.
+    /// When an extent is longer than 4 GiB or there are more than 2^28: [`super::judge`] bounds
+    /// both.
     #[must_use]
     pub fn status(&mut self, cookie: u64, extents: &[Extent]) -> Bytes {
         let length =

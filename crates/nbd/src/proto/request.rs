@@ -118,7 +118,8 @@ impl Request {
     }
 }
 
-/// What a peer sent that ends the session: after it nothing on the stream can be trusted to be in step.
+/// What a peer sent that ends the session: after it nothing on the stream can be trusted to be in
+/// step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
     /// The peer is no NBD server.

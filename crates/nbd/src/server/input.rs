@@ -32,12 +32,14 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Self { reader, ahead, expecting: Expecting::Header }
     }
 
-    /// Reads what there is; false at the end of the stream. Safe to cancel: nothing that was read is lost.
+    /// Reads what there is; false at the end of the stream. Safe to cancel: nothing that was read
+    /// is lost.
     pub(super) async fn fill(&mut self) -> io::Result<bool> {
         let read = match &mut self.expecting {
             Expecting::Payload { data, length } => {
                 let missing = *length - data.len();
-                // Small ones come by way of the read-ahead, with the requests behind them in the same call.
+                // Small ones come by way of the read-ahead, with the requests behind them in the
+                // same call.
                 if missing >= READ_AHEAD_BYTES {
                     self.reader.read_buf(&mut data.limit(missing)).await?
                 } else {
@@ -53,7 +55,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Ok(read > 0)
     }
 
-    /// The next request, once it is there whole. Its payload must be taken or skipped before the next.
+    /// The next request, once it is there whole. Its payload must be taken or skipped before the
+    /// next.
     pub(super) fn request(&mut self) -> Result<Option<Request>, Violation> {
         let Some(header) = self.ahead.first_chunk::<{ Request::BYTES }>() else { return Ok(None) };
         let request = Request::decode(header)?;
@@ -98,8 +101,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
         true
     }
 
-    /// Reads and forgets until the client closes: a stream that is closed with bytes unread can lose the answers
-    /// that are still on their way (a reset overtakes them on TCP).
+    /// Reads and forgets until the client closes: a stream that is closed with bytes unread can
+    /// lose the answers that are still on their way (a reset overtakes them on TCP).
     pub(super) async fn drain(&mut self) {
         self.ahead.clear();
         while matches!(self.reader.read_buf(&mut self.ahead).await, Ok(read) if read > 0) {

@@ -45,13 +45,15 @@ impl ListenError {
     }
 }
 
-/// A socket that a [`Server`] listens on; listening ends, and the socket file goes, when this is dropped.
+/// A socket that a [`Server`] listens on; listening ends, and the socket file goes, when this is
+/// dropped.
 ///
 /// Connections that were accepted go on: [`Server::disconnect`] and [`Server::shutdown`] end those.
 #[derive(Debug)]
 pub struct Listener {
     path: PathBuf,
-    /// Device and inode of the socket file: one that someone else put there meanwhile is not removed.
+    /// Device and inode of the socket file: one that someone else put there meanwhile is not
+    /// removed.
     identity: (u64, u64),
     accepting: JoinHandle<()>,
     /// Held as long as the socket is ours.
@@ -84,8 +86,8 @@ impl Drop for Listener {
     }
 }
 
-/// Holds `PATH.lock`: without it two servers that start at once could both find a stale socket, and the second would
-/// remove the socket that the first has just made.
+/// Holds `PATH.lock`: without it two servers that start at once could both find a stale socket, and
+/// the second would remove the socket that the first has just made.
 fn lock(path: &Path) -> Result<File, ListenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -125,7 +127,8 @@ fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), ListenError> {
     let failed = |step| move |source| ListenError::Io { step, path: path.to_owned(), source };
     let socket = UnixSocket::new_stream().map_err(failed("make a socket for"))?;
     socket.bind(path).map_err(failed("bind"))?;
-    // Before listening: until then nobody can connect, so nobody gets in through the mode that the umask left.
+    // Before listening: until then nobody can connect, so nobody gets in through the mode that the
+    // umask left.
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, mode).map_err(failed("set the mode of"))?;
     let identity = identity(path).map_err(failed("inspect"))?;

@@ -6,7 +6,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 /// Pieces in one system call: sixteen answers with data.
 const SLICES_MAX: usize = 32;
 
-/// What a request takes of its connection's bounds, from admission until its answer is handed to the kernel.
+/// What a request takes of its connection's bounds, from admission until its answer is handed to
+/// the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Cost {
     pub(super) bytes: usize,
@@ -46,7 +47,8 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
-    /// Sends what the stream takes at once. Safe to cancel: either nothing was sent or it is accounted for.
+    /// Sends what the stream takes at once. Safe to cancel: either nothing was sent or it is
+    /// accounted for.
     pub(super) async fn send(&mut self, release: impl FnMut(Cost)) -> io::Result<()> {
         if !self.pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];

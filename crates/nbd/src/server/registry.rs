@@ -31,8 +31,9 @@ pub(super) struct Registration<'a> {
 }
 
 impl Registry {
-    /// Enters a session. Whoever enters must look at the export's `revoked` *afterwards*: authority is taken away by
-    /// revoking first and disconnecting then, so that a session is either found here or finds the export revoked.
+    /// Enters a session. Whoever enters must look at the export's `revoked` *afterwards*: authority
+    /// is taken away by revoking first and disconnecting then, so that a session is either found
+    /// here or finds the export revoked.
     pub(super) fn enter(&self, name: &str) -> Registration<'_> {
         let (sender, stop) = watch::channel(false);
         let mut state = self.lock();

@@ -123,7 +123,8 @@ struct Session<R, W> {
     admitted: Admitted,
     stage: Stage,
     ending: Option<Ending>,
-    /// A failure of the export was logged; further ones of this session are not, lest a dead disk floods the log.
+    /// A failure of the export was logged; further ones of this session are not, lest a dead disk
+    /// floods the log.
     complained: bool,
 }
 
@@ -164,8 +165,8 @@ where
                 },
             }
         }
-        // From here on no request is in flight: whoever takes authority away may go on, however slowly this client
-        // takes its last answers.
+        // From here on no request is in flight: whoever takes authority away may go on, however
+        // slowly this client takes its last answers.
         drop(registration);
         self.farewell().await
     }
@@ -271,7 +272,8 @@ where
     /// Answers a request that the export has carried out, or failed to.
     fn finish(&mut self, cost: Cost, finished: Finished) {
         let Finished { cookie, effect, outcome } = finished;
-        // A write may have come in just before the authority went, or not: ESHUTDOWN claims nothing about it.
+        // A write may have come in just before the authority went, or not: ESHUTDOWN claims nothing
+        // about it.
         if self.opened.export.revoked() {
             if self.ending.is_none() {
                 self.ending = Some(Ending::Revoked);
@@ -304,7 +306,7 @@ where
             tracing::warn!(
                 export = self.export_name,
                 error,
-                "a request failed and was answered with an error; further ones of this client are not logged"
+                "a request failed; further failures of this session are not logged"
             );
         }
         self.push_error(cookie, effect.errno(error), &error.to_string(), cost);
@@ -315,8 +317,9 @@ where
         self.output.push(head, None, cost);
     }
 
-    /// Answers ESHUTDOWN to requests that were read and not begun. They are few: what was read ahead, and no more.
-    /// Called once, when the session comes to its end: afterwards the input may stand within a payload.
+    /// Answers ESHUTDOWN to requests that were read and not begun. They are few: what was read
+    /// ahead, and no more. Called once, when the session comes to its end: afterwards the input may
+    /// stand within a payload.
     fn refuse_what_is_here(&mut self) {
         const MESSAGE: &str = "the server ended this session";
         let nothing = Cost { bytes: 0 };
@@ -367,12 +370,13 @@ where
     }
 }
 
-/// What a request takes of the connection's bounds. Refusals cost a place, so that a client that asks nonsense and
-/// never reads the answers is stopped as well.
+/// What a request takes of the connection's bounds. Refusals cost a place, so that a client that
+/// asks nonsense and never reads the answers is stopped as well.
 fn cost_of(request: &Request, operation: Option<Operation>) -> Cost {
     let bytes = match operation {
         Some(Operation::Read { length, .. } | Operation::Write { length, .. }) => length as usize,
-        // Sixteen bytes for each extent in memory, at the smallest unit of the disk: bounded by the span.
+        // Sixteen bytes for each extent in memory, at the smallest unit of the disk: bounded by the
+        // span.
         Some(Operation::Status { .. }) => crate::proto::limits::EXTENTS_MAX * 16,
         Some(Operation::Zero { .. } | Operation::Trim { .. } | Operation::Flush) | None => 0,
     };

@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A plain file as a disk with blocks of 512 bytes. Durable before it answers, as a branch is: one `fdatasync` each.
+/// A plain file as a disk with blocks of 512 bytes. Durable before it answers, as a branch is: one
+/// `fdatasync` each.
 pub struct FileExport {
     file: Arc<File>,
     size: u64,
@@ -65,7 +66,8 @@ impl Export for FileExport {
     }
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
         let mut buffer = vec![0; length as usize];
-        // What is in the page cache is copied at once: handing it to another thread takes longer than the copy.
+        // What is in the page cache is copied at once: handing it to another thread takes longer
+        // than the copy.
         let now = preadv2(
             &self.file,
             &mut [IoSliceMut::new(&mut buffer)],

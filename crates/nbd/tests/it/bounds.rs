@@ -58,7 +58,8 @@ async fn requests_in_flight_are_bounded_by_bytes() {
     client.read(0, 8 << 20).await.expect("read");
 }
 
-/// Answers that nobody reads count as well: the server stops reading requests, and its memory is bounded.
+/// Answers that nobody reads count as well: the server stops reading requests, and its memory is
+/// bounded.
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_stopped() {
     let export = Arc::new(MemoryExport::new(SIZE, 512));

@@ -1,7 +1,9 @@
-//! The server and the client on real sockets, against each other and against programs that were not written here.
+//! The server and the client on real sockets, against each other and against programs that were not
+//! written here.
 
 mod authority;
 mod bounds;
+mod golden;
 mod listener;
 mod malformed;
 mod mount;

@@ -144,7 +144,8 @@ async fn the_stream_stays_in_step_behind_a_refused_write() {
     assert!(answers.ends_with(&[6; 512]), "the read behind the refused write is answered");
 }
 
-/// A server of our own making that says anything at all: the client neither panics nor waits for ever.
+/// A server of our own making that says anything at all: the client neither panics nor waits for
+/// ever.
 #[tokio::test]
 async fn a_client_survives_any_server() {
     let mut rng = Rng::new(seed("a_client_survives_any_server"));
@@ -177,7 +178,8 @@ async fn say(mut stream: DuplexStream, bytes: Vec<u8>) {
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
-/// What a real server answers to the client of [`a_client_survives_any_server`]: the cookies are the same each time.
+/// What a real server answers to the client of [`a_client_survives_any_server`]: the cookies are
+/// the same each time.
 async fn record_server() -> Vec<u8> {
     let export = Arc::new(MemoryExport::new(SIZE, 512));
     export.store(0, &[9; 8192]);

@@ -1,4 +1,5 @@
-//! What a test failover does: a branch is mounted for real, by way of nbdfuse and a loop device, and used.
+//! What a test failover does: a branch is mounted for real, by way of nbdfuse and a loop device,
+//! and used.
 
 use crate::support::Site;
 use bytes::Bytes;
@@ -76,7 +77,8 @@ impl Drop for Mounted {
         }
         if let Some(device) = &self.device {
             undo("losetup", &["--detach", device]);
-            // Detaching is lazy where a udev probe still holds the device; the file must be free before FUSE can go.
+            // Detaching is lazy where a udev probe still holds the device; the file must be free
+            // before FUSE can go.
             while Path::new("/sys/block")
                 .join(device.trim_start_matches("/dev/"))
                 .join("loop/backing_file")

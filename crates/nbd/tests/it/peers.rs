@@ -1,4 +1,5 @@
-//! Clients that were not written here. What they read and write is compared with the disk behind the server.
+//! Clients that were not written here. What they read and write is compared with the disk behind
+//! the server.
 
 use crate::support::Site;
 use landfall_nbd::Export;
