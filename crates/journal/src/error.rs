@@ -1,5 +1,5 @@
 use landfall_blockdev::DeviceError;
-use landfall_types::{Class, Epoch, LogId, Lsn, RecordError};
+use landfall_types::{Class, ControlError, Epoch, LogId, Lsn, RecordError};
 
 /// Why a log did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,18 @@ pub enum JournalError {
     /// A record that is none.
     #[error("a record that can't be stored")]
     Record(#[source] RecordError),
+    /// A control record that this version of Landfall can't read.
+    #[error("the control record at {lsn} can't be read")]
+    Control {
+        /// Which.
+        lsn: Lsn,
+        /// What is wrong with it.
+        #[source]
+        source: ControlError,
+    },
+    /// The system gave no random bits for a salt.
+    #[error("the system gives no random bits")]
+    NoRandomness,
     /// A record that does not fit into a segment of this log.
     #[error("the record at {lsn} does not fit into a segment of {segment_bytes} bytes")]
     TooLong {
@@ -117,11 +129,12 @@ impl JournalError {
             | Self::SegmentBytes { .. }
             | Self::Version { .. }
             | Self::TooLong { .. }
+            | Self::NoRandomness
             | Self::Trimmed { .. }
             | Self::Poisoned => Class::Permanent,
             Self::Beyond { .. } | Self::NotNext { .. } => Class::Bug,
             Self::Fenced { .. } => Class::Fenced,
-            Self::Record(_) | Self::Corrupt { .. } => Class::Corrupt,
+            Self::Record(_) | Self::Control { .. } | Self::Corrupt { .. } => Class::Corrupt,
         }
     }
 

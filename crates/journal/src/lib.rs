@@ -21,10 +21,18 @@
 //! # Deliberately absent
 //! Rewriting: a log is never truncated but by recovery, and a record is never changed.
 
+mod bugs;
 mod error;
+mod format;
+mod limits;
 mod log;
+mod recovery;
+mod superblock_file;
+mod table;
 mod types;
 
+#[cfg(any(test, feature = "testing"))]
+pub use bugs::SeededBug;
 pub use error::JournalError;
 pub use log::Log;
 pub use types::{

@@ -1,13 +1,55 @@
-use crate::{Entry, JournalError, LogBatch, LogConfig, LogStat, Position, RecoveryReport, Stamp};
+use crate::bugs::Bugs;
+use crate::log::state::State;
+use crate::superblock_file::SuperblockFile;
+use crate::{
+    Entry, JournalError, LogBatch, LogConfig, LogStat, Position, RecoveryReport, SegmentStat, Stamp,
+};
 use bytes::Bytes;
 use landfall_blockdev::Dir;
 use landfall_types::{Chain, Control, LogId, Lsn, Record, ReplicaId};
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+mod append;
+mod create;
+mod cursor;
+mod flush;
+mod read;
+mod roll;
+pub(crate) mod segment;
+pub(crate) mod state;
+mod trim;
+
+/// What [`Log::on_durable`] takes.
+type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
 /// An open log: the only writer of its directory. All methods may be called from any thread; those that do I/O block.
-#[derive(Debug)]
+///
+/// # Locks
+/// In this order: `appending` (one append or roll at a time, held across I/O), `superblock` (held across its I/O),
+/// `state` (never held across I/O), `listeners`.
 pub struct Log {
     dir: Arc<dyn Dir>,
+    id: LogId,
+    replica: ReplicaId,
+    sector_bytes: u32,
+    segment_bytes: u64,
+    bugs: Bugs,
+    appending: Mutex<()>,
+    superblock: Mutex<SuperblockFile>,
+    state: Mutex<State>,
+    /// Signaled when a flush ends.
+    flushed: Condvar,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("id", &self.id)
+            .field("tail", &self.tail())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Log {
@@ -16,42 +58,72 @@ impl Log {
     /// # Errors
     /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`], storage errors.
     pub fn create(dir: Arc<dyn Dir>, config: LogConfig) -> Result<Self, JournalError> {
-        let _ = config;
-        Ok(Self { dir })
+        create::create(dir, &config, Bugs::default())
     }
 
     /// Opens a log and recovers it: what was acknowledged is there, what was not may have been cut off.
     ///
     /// # Errors
-    /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing), storage errors.
+    /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing), [`JournalError::Version`],
+    /// storage errors.
     pub fn open(dir: Arc<dyn Dir>) -> Result<(Self, RecoveryReport), JournalError> {
-        todo!("{dir:?}")
+        create::open(dir, Bugs::default())
+    }
+
+    /// [`Log::create`] with a defect, to test the tests.
+    ///
+    /// # Errors
+    /// As [`Log::create`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn create_with_bug(
+        dir: Arc<dyn Dir>,
+        config: LogConfig,
+        bug: Option<crate::SeededBug>,
+    ) -> Result<Self, JournalError> {
+        create::create(dir, &config, Bugs::seeded(bug))
+    }
+
+    /// [`Log::open`] with a defect, to test the tests.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn open_with_bug(
+        dir: Arc<dyn Dir>,
+        bug: Option<crate::SeededBug>,
+    ) -> Result<(Self, RecoveryReport), JournalError> {
+        create::open(dir, Bugs::seeded(bug))
     }
 
     /// Which log.
     #[must_use]
-    pub fn id(&self) -> LogId {
-        todo!("{:?}", self.dir)
+    pub const fn id(&self) -> LogId {
+        self.id
     }
     /// Whose log.
     #[must_use]
-    pub fn replica(&self) -> ReplicaId {
-        todo!()
+    pub const fn replica(&self) -> ReplicaId {
+        self.replica
     }
 
-    /// Appends records with LSNs from `tail + 1` on, without gaps. Not durable before [`Log::flush`].
-    /// All or nothing: after an error none of them is in the log. An empty slice is no error.
+    /// Appends records with LSNs from `tail + 1` on, without gaps. Not durable before [`Log::flush`]. An empty slice is
+    /// no error.
+    ///
+    /// All or nothing where the records fit into one segment; of more, a prefix may have been taken when it fails, and
+    /// [`Log::tail`] says how much.
     ///
     /// # Errors
-    /// [`JournalError::NotNext`], [`JournalError::Record`], [`JournalError::Fenced`], [`JournalError::TooLong`],
-    /// [`JournalError::Full`] (try again when there is room), [`JournalError::Poisoned`], storage errors.
+    /// [`JournalError::NotNext`], [`JournalError::Record`], [`JournalError::Control`], [`JournalError::Fenced`],
+    /// [`JournalError::TooLong`], [`JournalError::Full`] (try again when there is room), [`JournalError::Poisoned`],
+    /// storage errors.
     pub fn append(&self, stamp: Stamp, records: &[Record]) -> Result<(), JournalError> {
-        let _ = (stamp, records);
-        todo!()
+        let controls = append::check_records(records)?;
+        let guard = lock(&self.appending);
+        self.append_checked(&guard, &stamp, records, controls)
     }
 
     /// Appends what `build` makes of the tail, with nothing appended in between: for producers whose records get their
-    /// LSN here (a branch's writes, catch-up; trap T-2). `build` may read this log, but not append to it.
+    /// LSN here (a branch's writes, catch-up; trap T-2). `build` may read this log, but not append to it or trim it.
     /// Returns the position after the append and whatever `build` returned beside the records.
     ///
     /// # Errors
@@ -60,8 +132,11 @@ impl Log {
         &self,
         build: impl FnOnce(Position) -> Result<(Stamp, Vec<Record>, T), E>,
     ) -> Result<(Position, T), E> {
-        let _ = build;
-        todo!()
+        let guard = lock(&self.appending);
+        let (stamp, records, extra) = build(self.tail())?;
+        let controls = append::check_records(&records)?;
+        self.append_checked(&guard, &stamp, &records, controls)?;
+        Ok((self.tail(), extra))
     }
 
     /// Makes everything durable that was appended before this call, and returns the durable position.
@@ -71,7 +146,8 @@ impl Log {
     /// [`JournalError::Full`] (nothing is lost; flush again when there is room), [`JournalError::Poisoned`], storage errors
     /// (which poison the log).
     pub fn flush(&self) -> Result<Position, JournalError> {
-        todo!()
+        let target = self.state().tail().lsn;
+        self.flush_through(target)
     }
 
     /// Returns when `lsn` is durable; takes part in the group flush if it has to.
@@ -79,38 +155,40 @@ impl Log {
     /// # Errors
     /// As [`Log::flush`]; [`JournalError::Beyond`] for a record that was never appended.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<Position, JournalError> {
-        let _ = lsn;
-        todo!()
+        let tail = self.tail().lsn;
+        if lsn > tail {
+            return Err(JournalError::Beyond { lsn, tail });
+        }
+        self.flush_through(lsn)
     }
 
-    /// Calls `listener` after each advance of the durable position, from the flushing thread: it must not block and
-    /// must not call this log's writing methods. It stays for the life of the log.
+    /// Calls `listener` after each advance of the durable position, from the flushing thread and with positions that
+    /// never go back: it must not block and must not call this log's writing methods. It stays for the life of the log.
     pub fn on_durable(&self, listener: Box<dyn Fn(Position) + Send + Sync>) {
-        drop(listener);
-        todo!()
+        lock(&self.listeners).push(listener);
     }
 
     /// The last record, durable or not.
     #[must_use]
     pub fn tail(&self) -> Position {
-        todo!()
+        self.state().tail()
     }
     /// The last durable record.
     #[must_use]
     pub fn durable(&self) -> Position {
-        todo!()
+        self.state().durable
     }
     /// The position before the oldest kept record, and the chain there.
     #[must_use]
     pub fn base(&self) -> (Lsn, Chain) {
-        todo!()
+        let base = self.state().base();
+        (base.lsn, base.chain)
     }
 
     /// The position at any kept LSN, from the base to the tail; `None` elsewhere.
     #[must_use]
     pub fn position_at(&self, lsn: Lsn) -> Option<Position> {
-        let _ = lsn;
-        todo!()
+        self.state().segment_of(lsn)?.table.position_at(lsn)
     }
 
     /// Headers and places of the records after `after` up to and including `through`, in order. No I/O.
@@ -119,8 +197,7 @@ impl Log {
     /// [`JournalError::Trimmed`] when `after` lies before the base, [`JournalError::Beyond`] when `through` lies
     /// behind the tail.
     pub fn entries(&self, after: Lsn, through: Lsn) -> Result<Vec<Entry>, JournalError> {
-        let _ = (after, through);
-        todo!()
+        self.entries_between(after, through)
     }
 
     /// A record's payload, checked against its CRC; empty for zeroes and discards.
@@ -128,25 +205,25 @@ impl Log {
     /// # Errors
     /// [`JournalError::Corrupt`] with the LSN, [`JournalError::Trimmed`], storage errors.
     pub fn read(&self, entry: &Entry) -> Result<Bytes, JournalError> {
-        let _ = entry;
-        todo!()
+        self.read_payload(entry)
     }
 
-    /// *Durable* records from `from` on, of one epoch and one incarnation, at least one and otherwise at most `bytes_max`
-    /// bytes; `None` when there is none. What is not durable is never sent: a receiver must not be ahead of its
-    /// sender after a power cut (trap T-1).
+    /// *Durable* records from `from` on, of one epoch and one incarnation: whole frames, at least one (of at most 512 KiB
+    /// payload and 2000 records, less where `from` lies within), further ones while all stay below `bytes_max`.
+    /// `None` when there is none. What is not durable is never sent: a receiver must not be ahead of its sender after a
+    /// power cut (trap T-1).
     ///
     /// # Errors
     /// [`JournalError::Trimmed`], [`JournalError::Corrupt`], storage errors.
     pub fn batch(&self, from: Lsn, bytes_max: usize) -> Result<Option<LogBatch>, JournalError> {
-        let _ = (from, bytes_max);
-        todo!()
+        self.durable_batch(from, bytes_max)
     }
 
     /// All kept control records (markers, windows, geometry) in order, held in memory.
     #[must_use]
     pub fn controls(&self) -> Vec<(Lsn, Control)> {
-        todo!()
+        let state = self.state();
+        state.segments.iter().flat_map(|segment| segment.table.controls()).cloned().collect()
     }
 
     /// Forgets whole segments that hold nothing behind `through`; the superblock says so durably before their space
@@ -155,14 +232,33 @@ impl Log {
     /// # Errors
     /// Storage errors, which poison the log.
     pub fn trim(&self, through: Lsn) -> Result<Lsn, JournalError> {
-        let _ = through;
-        todo!()
+        self.trim_segments(through)
     }
 
     /// How much room it takes. No I/O.
     #[must_use]
     pub fn stat(&self) -> LogStat {
-        todo!()
+        let state = self.state();
+        let segments: Vec<SegmentStat> = state
+            .segments
+            .iter()
+            .map(|segment| SegmentStat {
+                sequence: segment.header.sequence,
+                base: segment.table.base().lsn,
+                last: segment.table.tail_lsn(),
+                used_bytes: segment.end,
+            })
+            .collect();
+        let files = (segments.len() + state.spares.len()) as u64;
+        LogStat {
+            log: self.id,
+            base: state.base().lsn,
+            tail: state.tail().lsn,
+            durable: state.durable.lsn,
+            segments,
+            spare_files: state.spares.len(),
+            file_bytes: files * self.segment_bytes,
+        }
     }
 
     /// Flushes, and notes durably where the log ends, so that a missing end is known as corruption from now on.
@@ -171,6 +267,38 @@ impl Log {
     /// # Errors
     /// As [`Log::flush`].
     pub fn close(&self) -> Result<Position, JournalError> {
-        todo!()
+        let durable = self.flush()?;
+        let mut superblock = lock(&self.superblock);
+        if superblock.current().floor < durable.lsn {
+            self.update_superblock(&mut superblock, |next| next.floor = durable.lsn)?;
+        }
+        Ok(durable)
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// An error that leaves it unknown what the medium holds ends this log object: [`Log::open`] finds out.
+    fn poison(&self, error: JournalError) -> JournalError {
+        if !matches!(error, JournalError::Full { .. }) {
+            self.state().poisoned = true;
+            self.flushed.notify_all();
+        }
+        error
+    }
+
+    fn update_superblock(
+        &self,
+        superblock: &mut SuperblockFile,
+        change: impl FnOnce(&mut crate::format::superblock::Superblock),
+    ) -> Result<(), JournalError> {
+        self.state().check_poison()?;
+        superblock.update(change, self.bugs).map_err(|error| self.poison(error))
+    }
+}
+
+/// A panic elsewhere leaves nothing half-done behind these locks: every change is made in one go after its I/O.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,7 +29,7 @@ impl CutOptions {
 }
 
 /// A medium as it may be found after a power cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cut {
     /// The medium, with nothing recorded.
     pub medium: SimMedium,

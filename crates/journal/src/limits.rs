@@ -1,0 +1,30 @@
+//! Every maximum of a log, in one place.
+
+use crate::JournalError;
+
+/// Least sectors of a segment: header, one small frame, index, trailer, and some room.
+pub(crate) const SEGMENT_SECTORS_MIN: u64 = 8;
+/// Most bytes of a segment: offsets within are 32 bits, and its index must fit into memory.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Payload bytes after which a frame is full: two records of the largest size, so that one lost sector costs little
+/// and a sender's message holds a frame.
+pub(crate) const FRAME_PAYLOAD_MAX: usize = 512 << 10;
+/// Most records of a frame: its table stays below 64 KiB.
+pub(crate) const FRAME_RECORDS_MAX: usize = 2000;
+/// Appended bytes that may wait for a flush; beyond, an append flushes first.
+pub(crate) const PENDING_BYTES_MAX: u64 = 32 << 20;
+/// Emptied segment files that are kept to be written again: writing over them needs no new space and, after a
+/// trim, no work of the file system.
+pub(crate) const SPARE_FILES_MAX: usize = 2;
+/// Records between two chains held in memory: the chain in between is hashed again from there.
+pub(crate) const CHECKPOINT_RECORDS: usize = 64;
+
+/// Checks a segment size.
+pub(crate) fn segment_bytes(bytes: u64, sector_bytes: u32) -> Result<(), JournalError> {
+    let sector_bytes = u64::from(sector_bytes);
+    let (min, max) = (SEGMENT_SECTORS_MIN * sector_bytes, SEGMENT_BYTES_MAX);
+    if bytes < min || bytes > max || bytes % sector_bytes != 0 {
+        return Err(JournalError::SegmentBytes { segment_bytes: bytes, sector_bytes, min, max });
+    }
+    Ok(())
+}

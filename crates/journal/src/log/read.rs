@@ -1,0 +1,171 @@
+use crate::log::Log;
+use crate::log::segment::Segment;
+use crate::log::state::State;
+use crate::recovery::scan::record_intact;
+use crate::{Entry, JournalError, LogBatch, Stamp};
+use bytes::Bytes;
+use landfall_types::{Chain, HEADER_BYTES, Lsn, Record};
+
+/// Some frames that are read at once.
+struct Span {
+    entries: Vec<Entry>,
+    stamp: Stamp,
+    chain_before: Chain,
+}
+
+impl Log {
+    pub(super) fn entries_between(
+        &self,
+        after: Lsn,
+        through: Lsn,
+    ) -> Result<Vec<Entry>, JournalError> {
+        let state = self.state();
+        let (base, tail) = (state.base().lsn, state.tail().lsn);
+        if after < base {
+            return Err(JournalError::Trimmed { lsn: after.next(), base });
+        }
+        if through > tail {
+            return Err(JournalError::Beyond { lsn: through, tail });
+        }
+        let count = usize::try_from(through.records_since(after)).unwrap_or(0);
+        let mut entries = Vec::with_capacity(count);
+        for segment in &state.segments {
+            let (first, last) = (segment.table.base().lsn, segment.table.tail_lsn());
+            if last <= after || first >= through {
+                continue;
+            }
+            let from = index(after.records_since(first));
+            let to = index(through.min(last).records_since(first));
+            let sequence = segment.header.sequence;
+            entries.extend((from..to).map(|number| segment.table.entry(sequence, number)));
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn read_payload(&self, entry: &Entry) -> Result<Bytes, JournalError> {
+        let length = index(entry.header.payload_len());
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = self.read_bytes(entry, length)?;
+        if record_intact(&entry.header, &bytes) {
+            return Ok(bytes);
+        }
+        Err(self.unreadable(entry))
+    }
+
+    /// Bytes of one segment, from memory where they are not written yet.
+    fn read_bytes(&self, entry: &Entry, length: usize) -> Result<Bytes, JournalError> {
+        let (sequence, offset) = (entry.location.segment, u64::from(entry.location.offset));
+        let state = self.state();
+        let Some(segment) = state.segment(sequence) else {
+            return Err(trimmed(entry, &state));
+        };
+        if let Some(bytes) = state.unwritten(sequence, offset, length) {
+            return Ok(Bytes::copy_from_slice(bytes));
+        }
+        let file = std::sync::Arc::clone(&segment.file);
+        drop(state);
+        let mut buf = vec![0; length];
+        file.read_at(offset, &mut buf).map_err(JournalError::device("read a record"))?;
+        Ok(Bytes::from(buf))
+    }
+
+    /// What was read is not what was written: rot, or the segment was trimmed meanwhile and its file used again.
+    fn unreadable(&self, entry: &Entry) -> JournalError {
+        let state = self.state();
+        if state.segment(entry.location.segment).is_none() {
+            return trimmed(entry, &state);
+        }
+        JournalError::Corrupt { lsn: entry.header.lsn, what: "its payload is not what was written" }
+    }
+
+    pub(super) fn durable_batch(
+        &self,
+        from: Lsn,
+        bytes_max: usize,
+    ) -> Result<Option<LogBatch>, JournalError> {
+        let Some(span) = self.span(from, bytes_max)? else { return Ok(None) };
+        let mut records = Vec::with_capacity(span.entries.len());
+        // Payloads of one frame lie one behind the other: one read each.
+        for run in span.entries.chunk_by(adjoins) {
+            let total: u64 = run.iter().map(|entry| entry.header.payload_len()).sum();
+            let mut bytes = match total {
+                0 => Bytes::new(),
+                _ => self.read_bytes(&run[0], index(total))?,
+            };
+            for entry in run {
+                let payload = bytes.split_to(index(entry.header.payload_len()));
+                if !record_intact(&entry.header, &payload) {
+                    return Err(self.unreadable(entry));
+                }
+                records.push(Record { header: entry.header, payload });
+            }
+        }
+        let Span { stamp, chain_before, .. } = span;
+        Ok(Some(LogBatch { stamp, chain_before, records }))
+    }
+
+    /// Which records a batch holds.
+    fn span(&self, from: Lsn, bytes_max: usize) -> Result<Option<Span>, JournalError> {
+        let state = self.state();
+        let base = state.base().lsn;
+        if from <= base {
+            return Err(JournalError::Trimmed { lsn: from, base });
+        }
+        if from > state.durable.lsn {
+            return Ok(None);
+        }
+        let segment = state.segment_of(from).ok_or(JournalError::Trimmed { lsn: from, base })?;
+        Ok(Some(span_in(segment, from, state.durable.lsn, bytes_max)))
+    }
+}
+
+/// Whole frames of one producer from `from` on.
+fn span_in(segment: &Segment, from: Lsn, durable: Lsn, bytes_max: usize) -> Span {
+    let table = &segment.table;
+    let first = index(from.prev().records_since(table.base().lsn));
+    let durable_count = index(durable.min(table.tail_lsn()).records_since(table.base().lsn));
+    let mut frame = table.frame_of(first);
+    let producer_number = table.frames()[frame].stamp;
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    let mut source_position = 0;
+    while let Some(slot) = table.frames().get(frame) {
+        // Frames become durable as a whole.
+        let end = table.frame_end(frame);
+        if slot.stamp != producer_number || end > durable_count {
+            break;
+        }
+        let start = first.max(slot.first as usize);
+        let run: Vec<Entry> =
+            (start..end).map(|n| table.entry(segment.header.sequence, n)).collect();
+        bytes += run.iter().map(|e| HEADER_BYTES + index(e.header.payload_len())).sum::<usize>();
+        if !entries.is_empty() && bytes > bytes_max {
+            break;
+        }
+        entries.extend(run);
+        source_position = slot.source_position;
+        frame += 1;
+    }
+    let producer = table.producers()[producer_number as usize];
+    let stamp = Stamp { epoch: producer.epoch, incarnation: producer.incarnation, source_position };
+    let before = table.position_at(from.prev()).map_or(table.base().chain, |p| p.chain);
+    Span { entries, stamp, chain_before: before }
+}
+
+/// Whether the payload of `next` begins where the one of `entry` ends.
+fn adjoins(entry: &Entry, next: &Entry) -> bool {
+    entry.location.segment == next.location.segment
+        && u64::from(entry.location.offset) + entry.header.payload_len()
+            == u64::from(next.location.offset)
+}
+
+fn trimmed(entry: &Entry, state: &State) -> JournalError {
+    JournalError::Trimmed { lsn: entry.header.lsn, base: state.base().lsn }
+}
+
+/// Counts and lengths of what is in memory, or is to be.
+fn index(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

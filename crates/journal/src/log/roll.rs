@@ -1,0 +1,133 @@
+use crate::bugs::{Bugs, SeededBug};
+use crate::format::segment::SegmentHeader;
+use crate::log::Log;
+use crate::log::segment::{Sealing, Segment, SegmentState, slot_name, write_header, write_index};
+use crate::table::Table;
+use crate::{JournalError, Position};
+use landfall_blockdev::File;
+use std::sync::{Arc, MutexGuard};
+
+/// The salt of every segment under [`SeededBug::SameSalt`].
+const SEEDED_SALT: u64 = 7;
+
+/// Random bits for one use of a segment file.
+pub(super) fn new_salt(bugs: Bugs) -> Result<u64, JournalError> {
+    if bugs.has(SeededBug::SameSalt) {
+        return Ok(SEEDED_SALT);
+    }
+    getrandom::u64().map_err(|_| JournalError::NoRandomness)
+}
+
+impl Log {
+    /// Begins a new segment. The guard proves that nobody appends meanwhile.
+    ///
+    /// Order: all frames of the old segment durable, its index, the new segment's header. The header's existence proves
+    /// the old segment complete; were it first, a power cut could leave a segment whose predecessor has a hole.
+    pub(super) fn roll(&self, _appending: &MutexGuard<'_, ()>) -> Result<(), JournalError> {
+        if self.bugs.has(SeededBug::RollBeforeFlush) {
+            return self.roll_before_flush();
+        }
+        let base = self.flush()?;
+        let (old, was) = {
+            let state = self.state();
+            (state.last().header.sequence, state.last().state)
+        };
+        if was == SegmentState::Open {
+            self.seal_last()?;
+        }
+        self.begin_segment(base)?;
+        if was == SegmentState::Torn {
+            // Only now: the index lies where the torn tail was, and until the new header is durable recovery needs to
+            // find the same tail again.
+            self.seal_cut(old);
+        }
+        Ok(())
+    }
+
+    fn seal_last(&self) -> Result<(), JournalError> {
+        let sealing = Sealing::of(self.state().last());
+        write_index(&sealing, self.segment_bytes).map_err(|error| self.poison(error))?;
+        self.state().last_mut().state = SegmentState::Sealed;
+        Ok(())
+    }
+
+    /// An index for a segment that was cut: saves reading its frames at each opening, and nothing depends on it.
+    fn seal_cut(&self, sequence: u64) {
+        // A trim may have taken the segment meanwhile; its file is not used again before the next roll.
+        let Some(sealing) = self.state().segment(sequence).map(Sealing::of) else { return };
+        if let Err(error) = write_index(&sealing, self.segment_bytes) {
+            tracing::warn!(%error, "no index for a segment that was cut");
+        }
+    }
+
+    fn begin_segment(&self, base: Position) -> Result<(), JournalError> {
+        let (file, name) = self.take_slot().map_err(|error| self.poison(error))?;
+        let sequence = self.state().last().header.sequence + 1;
+        let header = SegmentHeader {
+            sector_bytes: self.sector_bytes,
+            log: self.id,
+            sequence,
+            salt: new_salt(self.bugs)?,
+            base,
+        };
+        if let Err(error) = write_header(&*file, &header) {
+            // Without room the file holds nothing yet; anything else leaves that unknown.
+            self.state().spares.push(name);
+            return Err(self.poison(error));
+        }
+        if !self.bugs.has(SeededBug::NameNotSynced) {
+            let synced = self.dir.sync().map_err(JournalError::device("sync the directory"));
+            synced.map_err(|error| self.poison(error))?;
+        }
+        let first = u64::from(self.sector_bytes);
+        let table = Table::new(base);
+        let segment = Segment::new(header, name, file, table, first, SegmentState::Open);
+        self.state().push_segment(segment);
+        Ok(())
+    }
+
+    /// A file for the next segment with all its space reserved: one that was emptied by a trim, or a new one.
+    fn take_slot(&self) -> Result<(Arc<dyn File>, String), JournalError> {
+        const DOING: &str = "make room for a segment";
+        let spare = self.state().spares.pop();
+        let (file, name) = match spare {
+            Some(name) => (self.dir.open(&name).map_err(JournalError::device(DOING)), name),
+            None => {
+                let mut state = self.state();
+                let name = slot_name(state.next_slot);
+                state.next_slot += 1;
+                drop(state);
+                (self.dir.create(&name).map_err(JournalError::device(DOING)), name)
+            }
+        };
+        match file {
+            Ok(file) => match file.allocate(0, self.segment_bytes) {
+                Ok(()) => Ok((file, name)),
+                Err(error) => {
+                    self.state().spares.push(name);
+                    Err(JournalError::device(DOING)(error))
+                }
+            },
+            // A name that could not be created (no room for it) is not there to be a spare; its number is not used again.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`SeededBug::RollBeforeFlush`].
+    fn roll_before_flush(&self) -> Result<(), JournalError> {
+        let mut state = self.state();
+        state.complete_frame();
+        let base = state.tail();
+        let frames: Vec<_> = state.pending.iter().cloned().collect();
+        let file = Arc::clone(&state.last().file);
+        drop(state);
+        for frame in &frames {
+            file.write_at(frame.offset, &frame.bytes)
+                .map_err(JournalError::device("write to the log"))?;
+        }
+        let count = frames.len();
+        drop(frames);
+        self.state().frames_durable(count);
+        self.begin_segment(base)
+    }
+}

@@ -1,0 +1,296 @@
+//! What the lock of a log protects, and the changes that need no I/O.
+
+use crate::bugs::{Bugs, SeededBug};
+use crate::format::align_up;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use crate::log::cursor::{Cursor, Place, Producers};
+use crate::log::segment::{Segment, SegmentState};
+use crate::table::{Producer, index_u32};
+use crate::{JournalError, Position, Stamp};
+use landfall_blockdev::AlignedBuf;
+use landfall_types::{Chain, Control, HEADER_BYTES, Lsn, Record};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Buffers that are kept for later frames.
+const POOL_BUFFERS_MAX: usize = 4;
+
+/// A frame in memory that is complete and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// Bytes from the segment's start.
+    pub(crate) offset: u64,
+    pub(crate) bytes: AlignedBuf,
+    /// The position after it.
+    pub(crate) position: Position,
+}
+
+/// A frame in memory that still takes records.
+#[derive(Debug)]
+pub(crate) struct OpenFrame {
+    offset: u64,
+    /// Room for the header, then the payloads.
+    bytes: AlignedBuf,
+    /// Its first record: how-manieth of the segment.
+    first_record: usize,
+    chain_before: Chain,
+    producer: Producer,
+}
+
+/// All that changes in a log.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Oldest first, at least one; records go into the last.
+    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) cursor: Cursor,
+    open: Option<OpenFrame>,
+    /// Complete frames of the last segment that are not durable, oldest first.
+    pub(crate) pending: VecDeque<Arc<Frame>>,
+    /// Bytes in `open` and `pending`.
+    pub(crate) pending_bytes: u64,
+    pub(crate) durable: Position,
+    /// A thread is flushing.
+    pub(crate) flushing: bool,
+    pub(crate) poisoned: bool,
+    /// Segment files that hold nothing.
+    pub(crate) spares: Vec<String>,
+    pub(crate) next_slot: u32,
+    pool: Vec<AlignedBuf>,
+    bugs: Bugs,
+}
+
+impl State {
+    pub(crate) fn new(
+        segments: VecDeque<Segment>,
+        spares: Vec<String>,
+        next_slot: u32,
+        bugs: Bugs,
+    ) -> Self {
+        let last = segments.back().expect("a log has at least one segment");
+        let durable = last.table.tail();
+        let cursor = cursor_for(last);
+        Self {
+            segments,
+            cursor,
+            open: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            durable,
+            flushing: false,
+            poisoned: false,
+            spares,
+            next_slot,
+            pool: Vec::new(),
+            bugs,
+        }
+    }
+
+    pub(crate) fn last(&self) -> &Segment {
+        self.segments.back().expect("a log has at least one segment")
+    }
+
+    pub(crate) fn last_mut(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("a log has at least one segment")
+    }
+
+    pub(crate) fn tail(&self) -> Position {
+        self.last().table.tail()
+    }
+
+    pub(crate) fn base(&self) -> Position {
+        *self.segments.front().expect("a log has at least one segment").table.base()
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<(), JournalError> {
+        if self.poisoned { Err(JournalError::Poisoned) } else { Ok(()) }
+    }
+
+    /// The segment that holds `lsn`, or begins with it as its base.
+    pub(crate) fn segment_of(&self, lsn: Lsn) -> Option<&Segment> {
+        let number = self.segments.partition_point(|segment| segment.table.base().lsn < lsn);
+        self.segments.get(number.saturating_sub(1)).filter(|s| s.table.base().lsn <= lsn)
+    }
+
+    pub(crate) fn segment(&self, sequence: u64) -> Option<&Segment> {
+        let first = self.segments.front()?.header.sequence;
+        self.segments.get(usize::try_from(sequence.checked_sub(first)?).ok()?)
+    }
+
+    /// How many of the records fit into the last segment, from the first on.
+    pub(crate) fn fitting(&self, records: &[Record], stamp: &Stamp, segment_bytes: u64) -> usize {
+        if self.last().state != SegmentState::Open {
+            return 0;
+        }
+        count_fitting(self.cursor, records, self.producers(stamp), segment_bytes)
+    }
+
+    fn producers(&self, stamp: &Stamp) -> Producers {
+        let producer = Producer { epoch: stamp.epoch, incarnation: stamp.incarnation };
+        match self.last().table.producers().last() {
+            Some(last) if *last == producer => Producers::Same,
+            _ => Producers::Other,
+        }
+    }
+
+    /// Takes records that were checked and fit.
+    pub(crate) fn push(&mut self, stamp: &Stamp, records: &[Record], controls: &mut Vec<Control>) {
+        controls.reverse();
+        for record in records {
+            let producers = self.producers(stamp);
+            match self.cursor.add(&record.header, producers) {
+                Place::Same => {}
+                Place::NewFrame(offset) => {
+                    self.complete_frame();
+                    self.begin_frame(offset, stamp);
+                }
+            }
+            self.push_one(record, controls);
+        }
+        controls.reverse();
+    }
+
+    /// All records of an append are in: the producer's new position holds.
+    pub(crate) fn set_source_position(&mut self, source_position: u64) {
+        self.last_mut().table.set_source_position(source_position);
+    }
+
+    fn begin_frame(&mut self, offset: u64, stamp: &Stamp) {
+        let mut bytes = self.pool.pop().unwrap_or_else(|| AlignedBuf::zeroed(0));
+        bytes.set_len(FRAME_HEADER_BYTES);
+        let producer = Producer { epoch: stamp.epoch, incarnation: stamp.incarnation };
+        let table = &mut self.last_mut().table;
+        let (first_record, chain_before) = (table.len(), table.chain());
+        // The producer's new position holds after the last record of this append, which may be in a later frame: were
+        // it noted here and the later frame lost, the producer would go on behind records that are nowhere (trap T-1).
+        let before = table.tail();
+        let same = before.epoch.is(&stamp.epoch) && before.incarnation == stamp.incarnation;
+        let source_position = if same { before.source_position } else { 0 };
+        table.begin_frame(offset_u32(offset), producer, source_position);
+        self.open = Some(OpenFrame { offset, bytes, first_record, chain_before, producer });
+        self.pending_bytes += FRAME_HEADER_BYTES as u64;
+    }
+
+    fn push_one(&mut self, record: &Record, controls: &mut Vec<Control>) {
+        let frame = self.open.as_mut().expect("the cursor began a frame");
+        let at = frame.bytes.len();
+        frame.bytes.set_len(at + record.payload.len());
+        frame.bytes[at..].copy_from_slice(&record.payload);
+        let payload_at = offset_u32(frame.offset + at as u64);
+        self.pending_bytes += (record.payload.len() + HEADER_BYTES) as u64;
+        let table = &mut self.last_mut().table;
+        table.push(&record.header, payload_at);
+        if record.header.kind == landfall_types::RecordKind::Control {
+            let control = controls.pop().expect("every control record was decoded before");
+            table.push_control(record.header.lsn, control);
+        }
+    }
+
+    /// The open frame gets its table and header, and waits for the next flush.
+    pub(crate) fn complete_frame(&mut self) {
+        let Some(OpenFrame { offset, mut bytes, first_record, chain_before, producer }) =
+            self.open.take()
+        else {
+            return;
+        };
+        let proven = !self.bugs.has(SeededBug::NoFloor);
+        let floor = if proven { self.durable.lsn } else { Lsn::ZERO };
+        let segment = self.last();
+        let position = segment.table.tail();
+        let (count, payload) =
+            (segment.table.len() - first_record, bytes.len() - FRAME_HEADER_BYTES);
+        let table_at = bytes.len();
+        let end = table_at + count * HEADER_BYTES;
+        let padded = align_up(end as u64, segment.header.sector_bytes);
+        bytes.set_len(usize::try_from(padded).expect("a frame fits into memory"));
+        let first = segment.table.base().lsn.plus(first_record as u64 + 1);
+        let slots = segment.table.slots()[first_record..].iter().enumerate();
+        for (chunk, (number, slot)) in bytes[table_at..end].chunks_mut(HEADER_BYTES).zip(slots) {
+            chunk.copy_from_slice(&slot.header(first.plus(number as u64)).encode());
+        }
+        bytes[end..].fill(0);
+        let header = FrameHeader {
+            segment: segment.header.sequence,
+            salt: segment.header.salt,
+            offset: offset_u32(offset),
+            records: index_u32(count),
+            payload_bytes: index_u32(payload),
+            table_crc: crc32c::crc32c(&bytes[table_at..end]),
+            first,
+            floor,
+            epoch: producer.epoch,
+            incarnation: producer.incarnation,
+            source_position: position.source_position,
+            chain_before,
+            chain_after: position.chain,
+        };
+        bytes[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+        self.cursor.close_frame();
+        self.last_mut().end = offset + padded;
+        self.pending.push_back(Arc::new(Frame { offset, bytes, position }));
+    }
+
+    /// A payload that is still in memory only.
+    pub(crate) fn unwritten(&self, segment: u64, offset: u64, length: usize) -> Option<&[u8]> {
+        if self.last().header.sequence != segment {
+            return None;
+        }
+        let within = |start: u64, bytes: &'_ AlignedBuf| {
+            offset.checked_sub(start).is_some_and(|at| at < bytes.len() as u64)
+        };
+        let pending = self.pending.iter().find(|frame| within(frame.offset, &frame.bytes));
+        let (start, bytes) = pending.map(|frame| (frame.offset, &frame.bytes)).or_else(|| {
+            let open = self.open.as_ref().filter(|open| within(open.offset, &open.bytes))?;
+            Some((open.offset, &open.bytes))
+        })?;
+        let at = usize::try_from(offset - start).ok()?;
+        bytes.get(at..at + length)
+    }
+
+    /// The oldest `count` pending frames are durable.
+    pub(crate) fn frames_durable(&mut self, count: usize) {
+        for frame in self.pending.drain(..count) {
+            self.durable = frame.position;
+            if let Some(Frame { bytes, .. }) = Arc::into_inner(frame)
+                && self.pool.len() < POOL_BUFFERS_MAX
+            {
+                self.pool.push(bytes);
+            }
+        }
+        let open = self.open.as_ref().map_or(0, |open| open.bytes.len());
+        let pending: usize = self.pending.iter().map(|frame| frame.bytes.len()).sum();
+        self.pending_bytes = (open + pending) as u64;
+    }
+
+    /// A new last segment, empty.
+    pub(crate) fn push_segment(&mut self, segment: Segment) {
+        debug_assert!(self.open.is_none() && self.pending.is_empty());
+        self.cursor = cursor_for(&segment);
+        self.segments.push_back(segment);
+    }
+}
+
+/// How many records fit, from the first on, with the cursor in this place.
+pub(crate) fn count_fitting(
+    mut cursor: Cursor,
+    records: &[Record],
+    mut producers: Producers,
+    segment_bytes: u64,
+) -> usize {
+    for (count, record) in records.iter().enumerate() {
+        cursor.add(&record.header, producers);
+        producers = Producers::Same;
+        if cursor.needed() > segment_bytes {
+            return count;
+        }
+    }
+    records.len()
+}
+
+fn cursor_for(segment: &Segment) -> Cursor {
+    Cursor::new(segment.header.sector_bytes, segment.end, segment.index_size())
+}
+
+/// An offset within a segment: at most 2^30.
+fn offset_u32(offset: u64) -> u32 {
+    u32::try_from(offset).expect("a segment has at most 2^30 bytes")
+}

@@ -1,0 +1,63 @@
+use crate::bugs::SeededBug;
+use crate::log::segment::Segment;
+use crate::log::{Log, lock};
+use crate::{JournalError, Position, limits};
+use landfall_types::Lsn;
+
+impl Log {
+    /// Order: superblock durable in both copies, then the segments are forgotten, then their files are free. Were a file
+    /// used again first, a power cut could leave a superblock that still counts on what it held.
+    pub(super) fn trim_segments(&self, through: Lsn) -> Result<Lsn, JournalError> {
+        let mut superblock = lock(&self.superblock);
+        let (count, first, base) = {
+            let state = self.state();
+            state.check_poison()?;
+            // A segment goes when the next one begins at or before `through`; the last one has no next.
+            let count = state
+                .segments
+                .iter()
+                .skip(1)
+                .take_while(|next| next.table.base().lsn <= through)
+                .count();
+            let first = &state.segments[count];
+            (count, first.header.sequence, *first.table.base())
+        };
+        if count == 0 {
+            return Ok(base.lsn);
+        }
+        if self.bugs.has(SeededBug::ReuseBeforeSuperblock) {
+            let gone: Vec<Segment> = self.state().segments.drain(..count).collect();
+            self.free_files(gone)?;
+            return Ok(base.lsn);
+        }
+        self.update_superblock(&mut superblock, |next| {
+            let Position { lsn, chain, .. } = base;
+            (next.first_segment, next.base, next.base_chain) = (first, lsn, chain);
+        })?;
+        let gone: Vec<Segment> = self.state().segments.drain(..count).collect();
+        self.free_files(gone)?;
+        Ok(base.lsn)
+    }
+
+    /// Keeps some files to be written again and removes the rest. A removal that a power cut undoes leaves a spare file.
+    fn free_files(&self, gone: Vec<Segment>) -> Result<(), JournalError> {
+        let mut removed = false;
+        for segment in gone {
+            let mut state = self.state();
+            if state.spares.len() < limits::SPARE_FILES_MAX {
+                state.spares.push(segment.name);
+                continue;
+            }
+            drop(state);
+            self.dir
+                .remove(&segment.name)
+                .map_err(|error| self.poison(JournalError::device("remove a segment")(error)))?;
+            removed = true;
+        }
+        if removed {
+            let synced = self.dir.sync().map_err(JournalError::device("sync the directory"));
+            synced.map_err(|error| self.poison(error))?;
+        }
+        Ok(())
+    }
+}
