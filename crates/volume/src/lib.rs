@@ -1,1 +1,56 @@
-//! Placeholder while the crate is being written.
+//! Replicas on a retention volume. A replica is an image plus an ordered log of writes; this crate shows its content at
+//! any position, makes branches, folds the image forward, and enforces durably who may write.
+//!
+//! ```text
+//!   view at (log, LSN)  =  records of the log up to LSN
+//!                          over records of the parent log up to the fork, …
+//!                          over the image, which holds everything up to `folded`
+//! ```
+//!
+//! # Invariants
+//! * The role is durable before it holds, and is restored by [`Vault::open_replica`]: the resource enforces, the
+//!   configuration server only asks (design section 7).
+//! * Applying frames to a log and writing it through an export exclude each other by type: a log is held as
+//!   [`AppliedLog`] or as [`BranchLog`], and neither has the other's method.
+//! * A position is shown only where no window is open (trap T-4) and no disk's content is fuzzy (trap T-5).
+//! * Fold stops only at recovery points (trap T-6), never past what a view, branch or kept divergence needs, and says so
+//!   durably before it overwrites the first block.
+//! * Every payload is checked against its CRC when it is read: corrupt bytes are never served (promise P5).
+//! * Two branches are never writable in one epoch, and an epoch number is used once (trap T-17).
+//!
+//! # Where to start
+//! [`Replica`], then `tree.rs` (which records make up a content), `timeline.rs` (which positions are recovery points),
+//! `extent.rs`, `replica/promote.rs`. Normative format: `docs/formats/volume.md`.
+//!
+//! # Deliberately absent
+//! A clock and the network: whoever calls brings the time and the frames.
+
+mod body;
+mod error;
+mod extent;
+mod frame;
+mod images;
+mod line;
+mod medium;
+mod replica;
+mod retention;
+mod store;
+mod sync;
+mod timeline;
+mod tree;
+mod vault;
+
+pub use body::{
+    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role,
+};
+pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, StorageError};
+pub use images::{FsImages, Images};
+pub use line::{AppliedLog, BranchLog, Newest};
+pub use replica::{
+    Branch, BranchStatus, Choices, DivergenceStatus, Estimate, FoldProgress, Frame, ImagePiece,
+    NewAuthority, NewTestBranch, OLD_DISKS, Released, Replica, ReplicaConfig, ReplicaStatus,
+    Standing, View, branch_incarnation,
+};
+pub use retention::Retention;
+pub use timeline::{Point, PointSelector};
+pub use vault::Vault;

@@ -1,0 +1,83 @@
+//! Where images come from: real files and devices, or simulated ones in tests.
+
+use crate::body::ImageOwner;
+use landfall_blockdev::{BlockDevice, DeviceError, FileDevice, OpenMode};
+use landfall_types::DiskGeometry;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens and makes images.
+pub trait Images: Send + Sync + fmt::Debug {
+    /// Opens an image for reading and writing; one that is [`ImageOwner::Foreign`] exclusively (trap T-15).
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn open(&self, path: &str, owner: ImageOwner) -> Result<Arc<dyn BlockDevice>, DeviceError>;
+    /// Makes an image of our own that reads as zeroes; one that is there is replaced.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn create(&self, path: &str, geometry: DiskGeometry) -> Result<(), DeviceError>;
+    /// Makes an image of our own longer; the new bytes read as zeroes.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn grow(&self, path: &str, size_bytes: u64) -> Result<(), DeviceError>;
+    /// Removes an image of our own; one that is gone is no error.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn remove(&self, path: &str) -> Result<(), DeviceError>;
+}
+
+/// Raw files and block devices of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FsImages;
+
+impl Images for FsImages {
+    fn open(&self, path: &str, owner: ImageOwner) -> Result<Arc<dyn BlockDevice>, DeviceError> {
+        let mode = match owner {
+            ImageOwner::Ours => OpenMode::ReadWrite,
+            ImageOwner::Foreign => OpenMode::Exclusive,
+        };
+        Ok(Arc::new(FileDevice::open(Path::new(path), mode)?))
+    }
+
+    fn create(&self, path: &str, geometry: DiskGeometry) -> Result<(), DeviceError> {
+        let done = || {
+            if let Some(folder) = Path::new(path).parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let file = std::fs::File::create(path)?;
+            file.set_len(geometry.size_bytes)?;
+            file.sync_all()?;
+            if let Some(folder) = Path::new(path).parent() {
+                std::fs::File::open(folder)?.sync_all()?;
+            }
+            Ok(())
+        };
+        done().map_err(|error| DeviceError::from_io(landfall_blockdev::Action::Create, path, error))
+    }
+
+    fn grow(&self, path: &str, size_bytes: u64) -> Result<(), DeviceError> {
+        let done = || {
+            let file = std::fs::File::options().write(true).open(path)?;
+            if file.metadata()?.len() < size_bytes {
+                file.set_len(size_bytes)?;
+                file.sync_all()?;
+            }
+            Ok(())
+        };
+        done().map_err(|error| DeviceError::from_io(landfall_blockdev::Action::Resize, path, error))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), DeviceError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DeviceError::from_io(landfall_blockdev::Action::Remove, path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A log with the map of its newest content, and the two ways to append to it, which exclude each other by type.
+
+use crate::error::{ContentError, IngestError, StorageError};
+use crate::medium::{DiskMaps, Medium, Slot};
+use crate::sync::{lock, read, write};
+use crate::timeline::Timeline;
+use landfall_journal::{Log, Position, Stamp};
+use landfall_types::{Control, Lsn, Record, RecordKind};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+/// A log, and what reading its newest content needs.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) log: Arc<Log>,
+    pub(crate) slot: Slot,
+    /// Held while records are appended *and* put into the map: two overlapping writes must get into the map in the
+    /// order of their positions, else the older would be read for ever.
+    append: Mutex<()>,
+    pub(crate) maps: RwLock<DiskMaps>,
+    pub(crate) timeline: RwLock<Timeline>,
+}
+
+impl Line {
+    pub(crate) fn new(log: Arc<Log>, slot: Slot, maps: DiskMaps, timeline: Timeline) -> Self {
+        Self {
+            log,
+            slot,
+            append: Mutex::new(()),
+            maps: RwLock::new(maps),
+            timeline: RwLock::new(timeline),
+        }
+    }
+
+    /// Does something with the timeline.
+    pub(crate) fn with_timeline<T>(&self, look: impl FnOnce(&Timeline) -> T) -> T {
+        look(&read(&self.timeline))
+    }
+
+    /// A copy of the newest map, if the log still ends at `at`.
+    pub(crate) fn snapshot(&self, at: Lsn) -> Option<DiskMaps> {
+        let _append = self.lock_append();
+        (self.log.tail().lsn == at).then(|| read(&self.maps).clone())
+    }
+
+    fn lock_append(&self) -> MutexGuard<'_, ()> {
+        lock(&self.append)
+    }
+
+    /// Appends what was checked, and follows it. The append lock is held.
+    fn append_locked(&self, stamp: Stamp, records: &[Record]) -> Result<(), StorageError> {
+        self.log.append(stamp, records)?;
+        let mut maps = write(&self.maps);
+        for record in records {
+            maps.insert(self.slot, &record.header)?;
+            if record.header.kind != RecordKind::Control {
+                continue;
+            }
+            // Checked by the caller before it was appended.
+            let Ok(control) = Control::decode(&record.payload) else { continue };
+            if let Control::Geometry(geometry) = &control {
+                let (disk, _, geometry) = geometry.parts();
+                maps.set_geometry(disk, geometry);
+            }
+            let mut timeline = write(&self.timeline);
+            if timeline.apply(record.header.lsn, &control).is_err() {
+                return Err(StorageError::LogMissing);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A log that takes frames. It can't be written by an export: there is no method for that, and a log is held by one
+/// of the two types at a time (design section 7).
+#[derive(Debug)]
+pub struct AppliedLog(Arc<Line>);
+
+impl AppliedLog {
+    /// Takes over a line that nothing appends to.
+    pub(crate) const fn new(line: Arc<Line>) -> Self {
+        Self(line)
+    }
+
+    /// The line, for reading.
+    pub(crate) const fn line(&self) -> &Arc<Line> {
+        &self.0
+    }
+
+    /// Appends records of a frame as they came; `check` sees the tail that they would follow, with nothing appended
+    /// in between, and says which of them are new.
+    pub(crate) fn apply<'a>(
+        &self,
+        stamp: Stamp,
+        check: impl FnOnce(Position, &Timeline) -> Result<&'a [Record], IngestError>,
+    ) -> Result<Position, IngestError> {
+        let _append = self.0.lock_append();
+        let new = self.0.with_timeline(|timeline| check(self.0.log.tail(), timeline))?;
+        self.0.append_locked(stamp, new)?;
+        Ok(self.0.log.tail())
+    }
+}
+
+/// A log that an export or a catch-up writes: positions are given here, in the order of the calls. Frames can't be
+/// applied to it.
+#[derive(Debug)]
+pub struct BranchLog {
+    line: Arc<Line>,
+    stamp: Stamp,
+}
+
+impl BranchLog {
+    /// Takes over a line that nothing appends to.
+    pub(crate) const fn new(line: Arc<Line>, stamp: Stamp) -> Self {
+        Self { line, stamp }
+    }
+
+    /// Appends what `build` makes of the next position, with nothing appended in between (trap T-2): content that it
+    /// reads is the newest when its record gets its place. Not durable before the log is flushed.
+    pub(crate) fn write_with(
+        &self,
+        medium: &Medium,
+        build: impl FnOnce(Lsn, &Newest<'_>) -> Result<Vec<Record>, ContentError>,
+    ) -> Result<Lsn, ContentError> {
+        let _append = self.line.lock_append();
+        let newest = Newest { medium, line: &self.line };
+        let records = build(self.line.log.tail().lsn.next(), &newest)?;
+        self.line.append_locked(self.stamp, &records)?;
+        Ok(self.line.log.tail().lsn)
+    }
+
+    /// Ends the writing: from here on the log takes frames.
+    #[must_use]
+    pub fn into_applied(self) -> AppliedLog {
+        AppliedLog(self.line)
+    }
+}
+
+/// The newest content of a branch, while nothing is appended to it.
+#[derive(Debug)]
+pub struct Newest<'a> {
+    medium: &'a Medium,
+    line: &'a Line,
+}
+
+impl Newest<'_> {
+    /// Fills `buf` from `offset` of a disk.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn read(
+        &self,
+        disk: landfall_types::DiskIndex,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), ContentError> {
+        let _trims = read(&self.medium.trims);
+        self.medium.read(&self.line.maps, disk, offset, buf)
+    }
+}

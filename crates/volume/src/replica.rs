@@ -1,0 +1,433 @@
+//! A replica: image and logs of one machine, its durable role, and who may do what with it.
+
+mod branches;
+mod compare;
+mod first_copy;
+mod fold;
+mod ingest;
+mod promote;
+mod release;
+mod status;
+mod undo;
+mod views;
+
+pub use branches::{Branch, NewTestBranch};
+pub use compare::Estimate;
+pub use first_copy::ImagePiece;
+pub use fold::FoldProgress;
+pub use ingest::{Frame, Standing};
+pub use promote::NewAuthority;
+pub use release::Released;
+pub use status::{BranchStatus, DivergenceStatus, ReplicaStatus};
+pub use views::{Choices, View};
+
+use crate::body::{BaseContent, Body, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role};
+use crate::error::StorageError;
+use crate::images::Images;
+use crate::line::{AppliedLog, BranchLog, Line};
+use crate::medium::{DiskMaps, Medium, Slot};
+use crate::store::{Found, Store};
+use crate::sync::{lock, read, write};
+use crate::timeline::Timeline;
+use crate::tree::{self, LogNode};
+use landfall_blockdev::Dir;
+use landfall_journal::{Log, LogConfig, Stamp};
+use landfall_types::{
+    BranchId, Chain, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId, ReplicaId,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock, Weak};
+
+/// Name of the divergence that stands for what foreign disks held before they became images (trap T-15).
+pub const OLD_DISKS: &str = "old-disks";
+
+/// What a replica is made with.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Ours.
+    pub replica: ReplicaId,
+    /// Of which machine.
+    pub machine: MachineId,
+    /// Its name.
+    pub machine_name: String,
+    /// The instance whose sessions are accepted (trap T-11).
+    pub instance: InstanceId,
+    /// The disks in order of their indexes, with their images. Images of our own are made here.
+    pub disks: Vec<ReplicaDisk>,
+    /// The history that the log continues.
+    pub lineage: Lineage,
+    /// The position before the first record.
+    pub base: Lsn,
+    /// The chain there.
+    pub base_chain: Chain,
+    /// Seconds of retention.
+    pub retention_s: u64,
+    /// Size of a log's segments in bytes.
+    pub segment_bytes: u64,
+}
+
+/// The superblock and what only changes together with it.
+#[derive(Debug)]
+pub(crate) struct Core {
+    store: Store,
+    logs: BTreeMap<LogId, (Arc<Log>, Slot)>,
+    /// The log of a demoted branch: nothing writes it, and it takes no frames yet.
+    parked: Option<BranchLog>,
+}
+
+/// The log that takes frames, while the replica is [`Role::Replicating`].
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    log: AppliedLog,
+    lineage: Lineage,
+    instance: InstanceId,
+}
+
+/// A replica. All methods may be called from any thread, and block while they do I/O.
+///
+/// Locks are taken in the order `folding`, `receiving`, `core`, then any other; the others are never held together.
+#[derive(Debug)]
+pub struct Replica {
+    id: ReplicaId,
+    dir: Arc<dyn Dir>,
+    images: Arc<dyn Images>,
+    segment_bytes: u64,
+    medium: Arc<Medium>,
+    folding: Mutex<()>,
+    core: Mutex<Core>,
+    /// The replica's log: points are chosen in it, and the image follows it.
+    current: RwLock<Arc<Line>>,
+    receiving: RwLock<Option<Receiving>>,
+    branches: RwLock<BTreeMap<BranchId, Arc<Branch>>>,
+    views: Mutex<Vec<Weak<views::ViewState>>>,
+    /// The first copy as far as it was received; the durable part stands in the superblock.
+    image_received: Mutex<Option<ImageCopy>>,
+    /// Records from behind here on are still wanted by a sender, and not trimmed.
+    trim_limit: Mutex<Lsn>,
+    /// A fold that runs.
+    fold_progress: Mutex<Option<FoldProgress>>,
+}
+
+impl Replica {
+    /// Makes a replica in an empty directory, durable when this returns (but for the directory's own name).
+    ///
+    /// # Errors
+    /// [`StorageError`]; what was made is then removed by the next attempt.
+    pub fn create(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        config: ReplicaConfig,
+    ) -> Result<Self, StorageError> {
+        for disk in &config.disks {
+            if disk.owner == ImageOwner::Ours {
+                images
+                    .create(&disk.image, disk.geometry)
+                    .map_err(StorageError::device("create image"))?;
+            }
+        }
+        let devices = open_devices(&*images, &config.disks)?;
+        let log = LogId::generate();
+        let log_config = LogConfig {
+            log,
+            replica: config.replica,
+            epoch: config.lineage.epoch(),
+            base: config.base,
+            base_chain: config.base_chain,
+            segment_bytes: config.segment_bytes,
+        };
+        make_log(&*dir, log_config)?;
+        let segment_bytes = config.segment_bytes;
+        let store = Store::create(&*dir, first_body(config, log))?;
+        let replica = Self::assemble(dir, images, segment_bytes, store)?;
+        replica.medium.set_devices(Some(devices));
+        Ok(replica)
+    }
+
+    /// Opens a replica as it durably is: role, branches, first copy. `None` when its creation never finished.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing is repaired by guessing.
+    pub fn open(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+    ) -> Result<Option<Self>, StorageError> {
+        let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
+        let body = store.body()?.clone();
+        remove_strays(&*dir, &body)?;
+        let replica = Self::assemble(dir, images, segment_bytes, *store)?;
+        if body.role != Role::Released {
+            replica.medium.set_devices(Some(open_devices(&*replica.images, &body.disks)?));
+        }
+        Ok(Some(replica))
+    }
+
+    fn assemble(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+        store: Store,
+    ) -> Result<Self, StorageError> {
+        let body = store.body()?.clone();
+        let medium = Arc::new(Medium::default());
+        let mut core = Core { store, logs: BTreeMap::new(), parked: None };
+        for node in body.logs.iter().filter(|node| !node.dropped) {
+            match open_log(&*dir, node.log) {
+                Ok(log) => core.add_log(&medium, log),
+                // A test branch or divergence that can't be had must not keep the replica from its work.
+                Err(error)
+                    if node.log != body.log
+                        && Some(node.log) != body.authority_branch().map(|b| b.log) =>
+                {
+                    tracing::warn!(replica = %body.replica, log = %node.log, %error, "a log can't be opened");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let current = Arc::new(core.line(&body, body.log)?);
+        let replica = Self {
+            id: body.replica,
+            dir,
+            images,
+            segment_bytes,
+            medium,
+            folding: Mutex::new(()),
+            core: Mutex::new(core),
+            current: RwLock::new(current),
+            receiving: RwLock::new(None),
+            branches: RwLock::new(BTreeMap::new()),
+            views: Mutex::new(vec![]),
+            image_received: Mutex::new(body.image_copy.clone()),
+            trim_limit: Mutex::new(Lsn::MAX),
+            fold_progress: Mutex::new(None),
+        };
+        replica.take_up_role(&body)?;
+        Ok(replica)
+    }
+
+    /// Gives the logs to those who may append to them, as the durable role says.
+    fn take_up_role(&self, body: &Body) -> Result<(), StorageError> {
+        if body.role == Role::Replicating {
+            *write(&self.receiving) = Some(Receiving {
+                log: AppliedLog::new(self.line()),
+                lineage: body.lineage.clone(),
+                instance: body.instance,
+            });
+        }
+        for entry in &body.branches {
+            let authority = body.authority == Some(entry.id);
+            let line = if entry.log == body.log {
+                self.line()
+            } else {
+                match lock(&self.core).line(body, entry.log) {
+                    Ok(line) => Arc::new(line),
+                    Err(error) if !authority => {
+                        tracing::warn!(replica = %self.id, branch = entry.name, %error, "a test branch can't be opened");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            let log = BranchLog::new(Arc::clone(&line), branch_stamp(entry.log, entry.epoch));
+            let writes = !authority || body.role == Role::Writable;
+            let branch = if writes {
+                Branch::open(entry.clone(), line, Arc::clone(&self.medium), Some(log))
+            } else {
+                lock(&self.core).parked = Some(log);
+                Branch::open(entry.clone(), line, Arc::clone(&self.medium), None)
+            };
+            write(&self.branches).insert(entry.id, Arc::new(branch));
+        }
+        Ok(())
+    }
+
+    /// Ours.
+    #[must_use]
+    pub const fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// The line of the replica's own log.
+    fn line(&self) -> Arc<Line> {
+        Arc::clone(&read(&self.current))
+    }
+
+    /// The durable superblock.
+    fn body(&self) -> Result<Body, StorageError> {
+        Ok(lock(&self.core).store.body()?.clone())
+    }
+
+    /// First position that can be chosen.
+    fn first_choice(body: &Body) -> Lsn {
+        body.horizon().max(body.points_from)
+    }
+}
+
+impl Core {
+    fn add_log(&mut self, medium: &Medium, log: Log) {
+        let log = Arc::new(log);
+        let slot = medium.add_log(Arc::clone(&log));
+        self.logs.insert(log.id(), (log, slot));
+    }
+
+    fn log(&self, log: LogId) -> Result<&(Arc<Log>, Slot), StorageError> {
+        self.logs.get(&log).ok_or(StorageError::LogMissing)
+    }
+
+    /// The line of a log at its newest position. Nothing may append to it meanwhile.
+    fn line(&self, body: &Body, log: LogId) -> Result<Line, StorageError> {
+        let (kept, slot) = self.log(log)?;
+        let (maps, timeline) = self.build(body, log, kept.tail().lsn)?;
+        Ok(Line::new(Arc::clone(kept), *slot, maps, timeline))
+    }
+
+    /// The content at a position, from the image and the record tables of the logs: no payload is read.
+    fn build(
+        &self,
+        body: &Body,
+        log: LogId,
+        at: Lsn,
+    ) -> Result<(DiskMaps, Timeline), StorageError> {
+        let levels =
+            tree::levels(&body.logs, log, at, body.folded).ok_or(StorageError::LogMissing)?;
+        let mut maps = DiskMaps::new(body.disks.iter().map(|disk| (disk.index, disk.geometry)));
+        let mut timeline = match body.base {
+            BaseContent::Exact => Timeline::exact(body.folded),
+            BaseContent::Unknown => {
+                Timeline::unknown(&body.disks.iter().map(|disk| disk.index).collect::<Vec<_>>())
+            }
+        };
+        for level in levels {
+            let (log, slot) = self.log(level.log)?;
+            for entry in log.entries(level.after, level.through)? {
+                maps.insert(*slot, &entry.header)?;
+            }
+            for (lsn, control) in log.controls() {
+                if level.after < lsn && lsn <= level.through {
+                    // Checked when it was appended: what does not fit is not what we wrote.
+                    timeline.apply(lsn, &control).map_err(|_| StorageError::LogMissing)?;
+                }
+            }
+        }
+        for disk in &body.disks {
+            if let Some(geometry) = timeline.geometry(disk.index, at) {
+                maps.set_geometry(disk.index, geometry);
+            }
+        }
+        Ok((maps, timeline))
+    }
+}
+
+/// Producer of a branch's records: the log proves its continuity by itself. The last 8 bytes of the log's ID, which
+/// are random in every kind of UUID.
+#[must_use]
+pub fn branch_incarnation(log: LogId) -> Incarnation {
+    let mut raw = [0; 8];
+    raw.copy_from_slice(&log.as_bytes()[8..]);
+    Incarnation::new(u64::from_le_bytes(raw))
+}
+
+fn branch_stamp(log: LogId, epoch: Epoch) -> Stamp {
+    Stamp { epoch, incarnation: branch_incarnation(log), source_position: 0 }
+}
+
+fn first_body(config: ReplicaConfig, log: LogId) -> Body {
+    let foreign = config.disks.iter().any(|disk| disk.owner == ImageOwner::Foreign);
+    let old_disks = DivergenceEntry {
+        name: OLD_DISKS.to_owned(),
+        description: "what the old disks held before the replica was made on them".to_owned(),
+        log: None,
+        epoch: None,
+        after: config.base,
+        through: config.base,
+        discarded: false,
+    };
+    Body {
+        replica: config.replica,
+        machine: config.machine,
+        machine_name: config.machine_name,
+        instance: config.instance,
+        role: Role::Replicating,
+        epoch_highest: config.lineage.epoch().number,
+        lineage: config.lineage,
+        log,
+        logs: vec![LogNode { log, parent: None, fork: config.base, dropped: false }],
+        disks: config.disks,
+        base: BaseContent::Unknown,
+        folded: config.base,
+        fold_through: None,
+        points_from: config.base,
+        branches: vec![],
+        authority: None,
+        divergence: if foreign { vec![old_disks] } else { vec![] },
+        image_copy: None,
+        undo: None,
+        demoted: None,
+        retention_s: config.retention_s,
+    }
+}
+
+fn log_dir(log: LogId) -> String {
+    format!("log-{log}")
+}
+
+fn make_log(dir: &dyn Dir, config: LogConfig) -> Result<Log, StorageError> {
+    let name = log_dir(config.log);
+    let sub = dir.subdir(&name).map_err(StorageError::device("create a log's directory"))?;
+    let log = Log::create(sub, config)?;
+    dir.sync().map_err(StorageError::device("sync the replica's directory"))?;
+    Ok(log)
+}
+
+fn open_log(dir: &dyn Dir, log: LogId) -> Result<Log, StorageError> {
+    let sub = dir.subdir(&log_dir(log)).map_err(StorageError::device("open a log's directory"))?;
+    let (log, report) = Log::open(sub)?;
+    tracing::debug!(?report, "log opened");
+    Ok(log)
+}
+
+/// Removes what a cut left behind: logs of branches that were never entered, undo files that are not in force.
+fn remove_strays(dir: &dyn Dir, body: &Body) -> Result<(), StorageError> {
+    let device = || StorageError::device("remove what a cut left behind");
+    let kept: Vec<String> =
+        body.logs.iter().filter(|node| !node.dropped).map(|node| log_dir(node.log)).collect();
+    for name in dir.list_subdirs().map_err(device())? {
+        if name.starts_with("log-") && !kept.contains(&name) {
+            dir.remove_subdir(&name).map_err(device())?;
+        }
+    }
+    for name in dir.list().map_err(device())? {
+        let in_force = body.undo.as_ref().is_some_and(|undo| undo.file == name);
+        if name.starts_with("undo-") && !in_force {
+            dir.remove(&name).map_err(device())?;
+        }
+    }
+    Ok(())
+}
+
+type Devices = BTreeMap<landfall_types::DiskIndex, Arc<dyn landfall_blockdev::BlockDevice>>;
+
+/// Opens the images and checks that they can hold their disks (trap T-9).
+fn open_devices(images: &dyn Images, disks: &[ReplicaDisk]) -> Result<Devices, StorageError> {
+    let mut devices = BTreeMap::new();
+    for disk in disks {
+        let device =
+            images.open(&disk.image, disk.owner).map_err(StorageError::device("open image"))?;
+        // Our own files grow when the disk does; a foreign disk with coarser sectors would tear what the machine
+        // thinks is one sector.
+        let foreign = disk.owner == ImageOwner::Foreign;
+        let small = foreign && device.size() < disk.geometry.size_bytes;
+        if small || (foreign && device.sector_bytes() > disk.geometry.sector_bytes) {
+            return Err(StorageError::ImageMismatch {
+                disk: disk.index,
+                image: disk.image.clone(),
+                needed: disk.geometry.size_bytes,
+                needed_sector: disk.geometry.sector_bytes,
+                size: device.size(),
+                sector: device.sector_bytes(),
+            });
+        }
+        devices.insert(disk.index, device);
+    }
+    Ok(devices)
+}

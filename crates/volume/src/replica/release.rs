@@ -1,0 +1,103 @@
+//! Home's promotion: the image is folded to the end of the log with undo kept, and the disks are given to the machine.
+
+use super::{Replica, open_devices};
+use crate::body::{Body, Role, UndoPhase};
+use crate::error::{RoleError, StorageError};
+use crate::sync::lock;
+use landfall_types::{Chain, Epoch, Lsn};
+
+/// What was handed over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Released {
+    /// Paths of the disks, now the machine's own.
+    pub disks: Vec<String>,
+    /// Bytes that were written into them.
+    pub folded_bytes: u64,
+}
+
+impl Replica {
+    /// Folds to `lsn`, which must be the end of the log and of the same history (`chain`, trap T-17), with undo kept,
+    /// closes the disks and gives them to the machine in `epoch`. Done already: says so again. Cut off: goes on.
+    ///
+    /// # Errors
+    /// [`RoleError::WrongRole`], [`RoleError::OtherPosition`], [`RoleError::EpochNotHigher`], and
+    /// [`crate::FoldError::DivergenceKept`] within [`RoleError::Fold`] (trap T-15); storage errors.
+    pub fn release(&self, lsn: Lsn, chain: Chain, epoch: Epoch) -> Result<Released, RoleError> {
+        let body = self.body()?;
+        let disks: Vec<String> = body.disks.iter().map(|disk| disk.image.clone()).collect();
+        let folded_before = body.undo.as_ref().map_or(0, |undo| undo.folded_bytes);
+        if body.role == Role::Released && body.lineage.epoch().is(&epoch) {
+            return Ok(Released { disks, folded_bytes: folded_before });
+        }
+        if body.role != Role::Frozen {
+            return Err(RoleError::WrongRole { role: body.role, wanted: "a release" });
+        }
+        let line = self.line();
+        let end = line.log.durable();
+        // Records behind `lsn` would be lost; another chain is another history under the same position.
+        if line.log.tail().lsn != lsn || end.lsn != lsn || end.chain != chain {
+            return Err(RoleError::OtherPosition { expected: lsn, found: end.lsn });
+        }
+        if epoch.number <= body.epoch_highest {
+            return Err(RoleError::EpochNotHigher { offered: epoch, highest: body.epoch_highest });
+        }
+        let parent = Epoch { parent: Some(body.lineage.epoch().id), ..epoch };
+        let lineage = body.lineage.extend(parent, lsn).map_err(RoleError::Lineage)?;
+        let folded_bytes = self.fold_with_undo(lsn)?;
+        {
+            let mut core = lock(&self.core);
+            let body = core.store.body()?.clone();
+            let body = Body { role: Role::Released, lineage, epoch_highest: epoch.number, ..body };
+            core.store.write(body)?;
+        }
+        // Dropped last: until the role is durable a restart would have opened them again.
+        self.medium.set_devices(None);
+        Ok(Released { disks, folded_bytes })
+    }
+
+    /// Takes the disks back, before the machine has started: undoes the fold; the replica is frozen again. Frozen
+    /// without undo already: no error.
+    ///
+    /// # Errors
+    /// [`RoleError::WrongRole`]; [`crate::FoldError::ForeignWrite`] within [`RoleError::Fold`] when the machine has
+    /// written (trap T-13); storage errors.
+    pub fn unrelease(&self) -> Result<(), RoleError> {
+        let body = self.body()?;
+        match body.role {
+            Role::Released | Role::Frozen => {}
+            role => return Err(RoleError::WrongRole { role, wanted: "taking disks back" }),
+        }
+        if body.undo.is_none() && body.role == Role::Frozen {
+            return Ok(());
+        }
+        if self.medium.devices().is_err() {
+            let devices = open_devices(&*self.images, &body.disks)?;
+            self.medium.set_devices(Some(devices));
+        }
+        if let Err(error) = self.undo() {
+            // Refused before anything was changed: the disks stay the machine's.
+            let undoing = self.body()?.undo.is_some_and(|undo| undo.phase == UndoPhase::Undoing);
+            if body.role == Role::Released && !undoing {
+                self.medium.set_devices(None);
+            }
+            return Err(error.into());
+        }
+        self.end_release()?;
+        Ok(())
+    }
+
+    fn end_release(&self) -> Result<(), StorageError> {
+        let mut core = lock(&self.core);
+        let mut body = core.store.body()?.clone();
+        if body.role == Role::Released {
+            let mut entries = body.lineage.entries().to_vec();
+            entries.pop();
+            // The epoch's number stays used: another order must bring a higher one.
+            if let Ok(lineage) = landfall_types::Lineage::from_entries(entries) {
+                body.lineage = lineage;
+            }
+            body.role = Role::Frozen;
+        }
+        core.store.write(body)
+    }
+}

@@ -1,0 +1,173 @@
+//! What a replica says about itself.
+
+use super::Replica;
+use crate::body::{DivergenceEntry, ImageCopy, ReplicaDisk, Role};
+use crate::error::StorageError;
+use crate::sync::{lock, read};
+use crate::timeline::Point;
+use landfall_journal::Position;
+use landfall_types::{Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId, UnixNanos, WindowId};
+
+/// A branch, briefly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BranchStatus {
+    /// Name.
+    pub name: String,
+    /// Where it forked.
+    pub fork: Lsn,
+    /// Its newest position.
+    pub head: Lsn,
+    /// It has authority and was not demoted.
+    pub authority: bool,
+}
+
+/// Divergence that is kept or was discarded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DivergenceStatus {
+    /// As it stands in the superblock.
+    pub entry: DivergenceEntry,
+    /// Bytes written in it; 0 where that is not known any more.
+    pub written_bytes: u64,
+    /// Time of its first marker.
+    pub first_time: Option<UnixNanos>,
+    /// Time of its last marker.
+    pub last_time: Option<UnixNanos>,
+}
+
+/// A replica as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaStatus {
+    /// Ours.
+    pub replica: ReplicaId,
+    /// Of which machine.
+    pub machine: MachineId,
+    /// Its name.
+    pub machine_name: String,
+    /// The instance whose sessions are accepted.
+    pub instance: InstanceId,
+    /// Durable role.
+    pub role: Role,
+    /// The history in force: the branch's while one has authority.
+    pub lineage: Lineage,
+    /// The disks.
+    pub disks: Vec<ReplicaDisk>,
+    /// The end of the log in force: the branch's while one has authority.
+    pub durable: Position,
+    /// Newest received position.
+    pub received: Lsn,
+    /// The image's position.
+    pub folded: Lsn,
+    /// Newest recovery point.
+    pub newest_legal: Option<Lsn>,
+    /// Newest recovery point that has a marker.
+    pub newest_point: Option<Point>,
+    /// Windows open at the newest position.
+    pub open_windows: Vec<WindowId>,
+    /// A first copy.
+    pub image_copy: Option<ImageCopy>,
+    /// The failover was committed.
+    pub committed: bool,
+    /// Branches.
+    pub branches: Vec<BranchStatus>,
+    /// Divergence.
+    pub divergence: Vec<DivergenceStatus>,
+    /// Records kept in all logs.
+    pub journal_records: u64,
+    /// Bytes of all logs on the retention volume.
+    pub journal_bytes: u64,
+    /// Seconds of retention.
+    pub retention_s: u64,
+    /// Highest epoch number seen.
+    pub epoch_highest: u64,
+    /// Highest epoch.
+    pub epoch: Epoch,
+}
+
+impl Replica {
+    /// How it stands. No I/O.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`].
+    pub fn status(&self) -> Result<ReplicaStatus, StorageError> {
+        let body = self.body()?;
+        let line = self.line();
+        let first = Self::first_choice(&body);
+        let through = line.log.durable().lsn;
+        let in_force = body.authority.and_then(|id| read(&self.branches).get(&id).cloned());
+        let in_force = in_force
+            .map_or_else(|| std::sync::Arc::clone(&line), |b| std::sync::Arc::clone(b.line()));
+        let (journal_records, journal_bytes) = self.journal_size();
+        let branches = self.branches();
+        let branches = branches.iter().map(|branch| BranchStatus {
+            name: branch.entry().name.clone(),
+            fork: branch.entry().fork,
+            head: branch.head(),
+            authority: body.authority == Some(branch.entry().id) && !branch.revoked(),
+        });
+        Ok(ReplicaStatus {
+            replica: body.replica,
+            machine: body.machine,
+            machine_name: body.machine_name.clone(),
+            instance: body.instance,
+            role: body.role,
+            lineage: body.lineage_in_force().clone(),
+            disks: body.disks.clone(),
+            durable: in_force.log.durable(),
+            received: in_force.log.tail().lsn,
+            folded: body.folded,
+            newest_legal: line.with_timeline(|t| t.newest_legal(first, through)),
+            newest_point: line.with_timeline(|t| t.newest_point(first, through)),
+            open_windows: line.with_timeline(|t| t.windows().open_ids()),
+            image_copy: body.image_copy.clone(),
+            committed: body.committed(),
+            branches: branches.collect(),
+            divergence: body.divergence.iter().map(|entry| self.divergence_status(entry)).collect(),
+            journal_records,
+            journal_bytes,
+            retention_s: body.retention_s,
+            epoch_highest: body.epoch_highest,
+            epoch: body.lineage_in_force().epoch(),
+        })
+    }
+
+    fn journal_size(&self) -> (u64, u64) {
+        let core = lock(&self.core);
+        let stats = core.logs.values().map(|(log, _)| log.stat());
+        stats.fold((0, 0), |(records, bytes), stat| {
+            (records + stat.tail.records_since(stat.base), bytes + stat.file_bytes)
+        })
+    }
+
+    fn divergence_status(&self, entry: &DivergenceEntry) -> DivergenceStatus {
+        let log = entry.log.and_then(|log| {
+            lock(&self.core).logs.get(&log).map(|(log, _)| std::sync::Arc::clone(log))
+        });
+        let Some(log) = log else {
+            return DivergenceStatus {
+                entry: entry.clone(),
+                written_bytes: 0,
+                first_time: None,
+                last_time: None,
+            };
+        };
+        let from = entry.after.max(log.base().0);
+        let entries = log.entries(from, entry.through.max(from)).unwrap_or_default();
+        let written_bytes =
+            entries.iter().filter_map(|e| e.header.range()).map(|range| range.len()).sum();
+        let times: Vec<UnixNanos> = log
+            .controls()
+            .iter()
+            .filter(|(lsn, _)| *lsn > from && *lsn <= entry.through)
+            .filter_map(|(_, control)| match control {
+                landfall_types::Control::Marker(marker) => Some(marker.time()),
+                _ => None,
+            })
+            .collect();
+        DivergenceStatus {
+            entry: entry.clone(),
+            written_bytes,
+            first_time: times.first().copied(),
+            last_time: times.last().copied(),
+        }
+    }
+}

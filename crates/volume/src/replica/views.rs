@@ -1,0 +1,184 @@
+//! Views: read-only content at a position; and the choice of positions.
+
+use super::{Core, Replica};
+use crate::body::Body;
+use crate::error::{ContentError, PointError, RoleError, StorageError};
+use crate::medium::{DiskMaps, Medium};
+use crate::sync::{lock, read, write};
+use crate::timeline::{Point, PointSelector};
+use crate::tree;
+use landfall_types::{DiskGeometry, DiskIndex, LogId, Lsn};
+use std::sync::{Arc, RwLock};
+
+/// What a view needs; the replica keeps a weak reference, for pins and pruning.
+#[derive(Debug)]
+pub(crate) struct ViewState {
+    medium: Arc<Medium>,
+    pub(crate) maps: RwLock<DiskMaps>,
+    at: Lsn,
+    /// The image must not go past this while the view is open.
+    pub(crate) pin: Lsn,
+}
+
+/// Read-only content at one position. As long as it is held, fold and trim leave it what it needs.
+#[derive(Clone, Debug)]
+pub struct View(Arc<ViewState>);
+
+impl View {
+    /// Where.
+    #[must_use]
+    pub fn at(&self) -> Lsn {
+        self.0.at
+    }
+
+    /// Size and sectors of a disk there (trap T-9); `None` when there is no such disk.
+    #[must_use]
+    pub fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
+        read(&self.0.maps).disk(disk).map(|disk| disk.geometry)
+    }
+
+    /// Fills `buf` from `offset`; every payload is checked against its CRC, corrupt bytes are never served.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn read(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ContentError> {
+        let _trims = read(&self.0.medium.trims);
+        self.0.medium.read(&self.0.maps, disk, offset, buf)
+    }
+}
+
+/// What can be chosen.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Choices {
+    /// Markers outside windows, oldest first.
+    pub points: Vec<Point>,
+    /// Every position from first to last, both inclusive.
+    pub legal: Vec<(Lsn, Lsn)>,
+}
+
+impl Replica {
+    /// Everything durable that can be chosen.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn choices(&self) -> Result<Choices, StorageError> {
+        let first = Self::first_choice(&self.body()?);
+        let line = self.line();
+        let through = line.log.durable().lsn;
+        Ok(line.with_timeline(|timeline| Choices {
+            points: timeline.points(first, through),
+            legal: timeline.legal_ranges(first, through),
+        }))
+    }
+
+    /// Newest durable recovery point; none before the first window over all disks has closed exactly.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn newest_legal(&self) -> Result<Option<Lsn>, StorageError> {
+        let first = Self::first_choice(&self.body()?);
+        let line = self.line();
+        let through = line.log.durable().lsn;
+        Ok(line.with_timeline(|timeline| timeline.newest_legal(first, through)))
+    }
+
+    /// Which position a choice means.
+    ///
+    /// # Errors
+    /// [`PointError`] and storage errors, as [`RoleError`].
+    pub fn resolve(&self, choice: &PointSelector) -> Result<Lsn, RoleError> {
+        let body = self.body()?;
+        Ok(self.resolve_in(&body, choice)?)
+    }
+
+    pub(crate) fn resolve_in(
+        &self,
+        body: &Body,
+        choice: &PointSelector,
+    ) -> Result<Lsn, PointError> {
+        let line = self.line();
+        let through = line.log.durable().lsn;
+        line.with_timeline(|timeline| timeline.resolve(choice, Self::first_choice(body), through))
+    }
+
+    /// Opens a view at a recovery point.
+    ///
+    /// # Errors
+    /// As [`Replica::resolve`].
+    pub fn view(&self, choice: &PointSelector) -> Result<View, RoleError> {
+        // Before the core: the map that is built below must not refer to what is trimmed meanwhile.
+        let _trims = read(&self.medium.trims);
+        let core = lock(&self.core);
+        let body = core.store.body()?.clone();
+        let at = self.resolve_in(&body, choice)?;
+        Ok(self.open_view(&core, &body, body.log, at)?)
+    }
+
+    /// Opens a view on the content that divergence holds at its end.
+    ///
+    /// # Errors
+    /// [`RoleError::UnknownDivergence`] when there is none of this name, or it was discarded; storage errors.
+    pub fn divergence_view(&self, name: &str) -> Result<View, RoleError> {
+        let _trims = read(&self.medium.trims);
+        let core = lock(&self.core);
+        let body = core.store.body()?.clone();
+        let entry = body.divergence.iter().find(|entry| entry.name == name && !entry.discarded);
+        let log = entry.and_then(|entry| entry.log.map(|log| (log, entry.through)));
+        let (log, through) = log.ok_or_else(|| RoleError::UnknownDivergence(name.to_owned()))?;
+        Ok(self.open_view(&core, &body, log, through)?)
+    }
+
+    fn open_view(
+        &self,
+        core: &Core,
+        body: &Body,
+        log: LogId,
+        at: Lsn,
+    ) -> Result<View, StorageError> {
+        let pin = tree::shared_through(&body.logs, body.log, log, at);
+        // Pins keep the image before everything that is listed; this is the second look.
+        if pin < body.horizon() {
+            return Err(StorageError::LogMissing);
+        }
+        let line = self.line();
+        let maps =
+            if log == body.log && at == line.log.tail().lsn { line.snapshot(at) } else { None };
+        let maps = match maps {
+            Some(maps) => maps,
+            None => core.build(body, log, at)?.0,
+        };
+        let state = Arc::new(ViewState {
+            medium: Arc::clone(&self.medium),
+            maps: RwLock::new(maps),
+            at,
+            pin,
+        });
+        let mut views = lock(&self.views);
+        views.retain(|view| view.strong_count() > 0);
+        views.push(Arc::downgrade(&state));
+        Ok(View(state))
+    }
+
+    /// How far the image can go without taking content away from a view, a branch, or divergence that is kept.
+    pub(crate) fn pin(&self, body: &Body) -> Lsn {
+        let views = lock(&self.views);
+        let views = views.iter().filter_map(|view| view.upgrade().map(|view| view.pin));
+        let branches = body.branches.iter().filter(|branch| branch.log != body.log);
+        let branches = branches.map(|branch| (branch.log, branch.fork));
+        let kept = body.divergence.iter().filter(|entry| !entry.discarded);
+        let kept = kept.filter_map(|entry| entry.log.map(|log| (log, entry.after)));
+        let shared = |(log, at)| tree::shared_through(&body.logs, body.log, log, at);
+        views.chain(branches.chain(kept).map(shared)).min().unwrap_or(Lsn::MAX)
+    }
+
+    /// Forgets in all maps what the image holds now. The caller holds `trims` for writing.
+    pub(crate) fn prune(&self, folded: Lsn) {
+        write(&self.line().maps).prune(folded);
+        for branch in read(&self.branches).values() {
+            write(&branch.line().maps).prune(folded);
+        }
+        for view in lock(&self.views).iter().filter_map(std::sync::Weak::upgrade) {
+            write(&view.maps).prune(folded);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The directory on the retention volume: lists its replicas by itself, so that they can be had without the
+//! configuration server.
+
+use crate::error::StorageError;
+use crate::frame::{FrameError, seal, unseal};
+use crate::images::Images;
+use crate::replica::{Replica, ReplicaConfig};
+use crate::store::Store;
+use landfall_blockdev::Dir;
+use landfall_types::ReplicaId;
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"LFVAULT1";
+const MANIFEST: &str = "landfall-vault";
+const MANIFEST_NEW: &str = "landfall-vault.new";
+const REPLICA_PREFIX: &str = "replica-";
+
+/// A retention volume.
+#[derive(Debug)]
+pub struct Vault {
+    dir: Arc<dyn Dir>,
+    images: Arc<dyn Images>,
+    segment_bytes: u64,
+}
+
+impl Vault {
+    /// Opens a vault; an empty directory becomes one.
+    ///
+    /// # Errors
+    /// [`StorageError::Manifest`] when the manifest can't be read: not ours, or damaged; storage errors.
+    pub fn open(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        let device = || StorageError::device("open the retention volume's manifest");
+        if dir.list().map_err(device())?.iter().any(|name| name == MANIFEST) {
+            let file = dir.open(MANIFEST).map_err(device())?;
+            let length = file.len().map_err(device())?.min(4096);
+            let mut bytes = vec![0; usize::try_from(length).expect("at most 4096")];
+            file.read_at(0, &mut bytes).map_err(device())?;
+            unseal(MAGIC, &bytes).map_err(|error| match error {
+                FrameError::Version(found) => StorageError::Version { found },
+                _ => StorageError::Manifest,
+            })?;
+        } else {
+            Self::make(&*dir)?;
+        }
+        Ok(Self { dir, images, segment_bytes })
+    }
+
+    /// Written under another name first: a cut leaves no manifest, or a whole one.
+    fn make(dir: &dyn Dir) -> Result<(), StorageError> {
+        let device = || StorageError::device("write the retention volume's manifest");
+        if dir.list().map_err(device())?.iter().any(|name| name == MANIFEST_NEW) {
+            dir.remove(MANIFEST_NEW).map_err(device())?;
+        }
+        let file = dir.create(MANIFEST_NEW).map_err(device())?;
+        file.write_at(0, &seal(MAGIC, 1, b"a retention volume of Landfall\n")).map_err(device())?;
+        file.sync_data().map_err(device())?;
+        dir.rename(MANIFEST_NEW, MANIFEST).map_err(device())?;
+        dir.sync().map_err(device())
+    }
+
+    /// The replicas that are here, also those that can't be opened.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn list(&self) -> Result<Vec<ReplicaId>, StorageError> {
+        let names = self.dir.list_subdirs().map_err(StorageError::device("list replicas"))?;
+        let ids = names.iter().filter_map(|name| name.strip_prefix(REPLICA_PREFIX)?.parse().ok());
+        Ok(ids.collect())
+    }
+
+    /// Makes a replica, durable when this returns. One whose making was cut off is replaced.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`], storage errors.
+    pub fn create(&self, config: ReplicaConfig) -> Result<Replica, StorageError> {
+        let id = config.replica;
+        if self.list()?.contains(&id) {
+            if self.open_replica(id)?.is_some() {
+                return Err(StorageError::Exists(id));
+            }
+            self.remove(id)?;
+        }
+        let device = || StorageError::device("create a replica's directory");
+        let dir = self.dir.subdir(&replica_dir(id)).map_err(device())?;
+        let config = ReplicaConfig { segment_bytes: self.segment_bytes, ..config };
+        let replica = Replica::create(dir, Arc::clone(&self.images), config)?;
+        self.dir.sync().map_err(device())?;
+        Ok(replica)
+    }
+
+    /// Opens a replica; `None` when its making never ended.
+    ///
+    /// # Errors
+    /// [`StorageError::UnknownReplica`], [`StorageError::Superblock`], storage errors.
+    pub fn open_replica(&self, id: ReplicaId) -> Result<Option<Replica>, StorageError> {
+        if !self.list()?.contains(&id) {
+            return Err(StorageError::UnknownReplica(id));
+        }
+        let device = StorageError::device("open a replica's directory");
+        let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
+        Replica::open(dir, Arc::clone(&self.images), self.segment_bytes)
+    }
+
+    /// Removes a replica's directory: logs, branches, undo. The caller has closed it. Its images stay. Gone already: no error.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn remove(&self, id: ReplicaId) -> Result<(), StorageError> {
+        let device = || StorageError::device("remove a replica's directory");
+        if self.list()?.contains(&id) {
+            let dir = self.dir.subdir(&replica_dir(id)).map_err(device())?;
+            Store::condemn(&*dir)?;
+            self.dir.remove_subdir(&replica_dir(id)).map_err(device())?;
+        }
+        self.dir.sync().map_err(device())
+    }
+
+    /// Removes an image of our own.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn remove_image(&self, path: &str) -> Result<(), StorageError> {
+        self.images.remove(path).map_err(StorageError::device("remove image"))
+    }
+}
+
+fn replica_dir(id: ReplicaId) -> String {
+    format!("{REPLICA_PREFIX}{id}")
+}
