@@ -29,6 +29,7 @@ mod backoff;
 pub mod limits;
 mod message;
 mod receiver;
+mod relay;
 mod seam;
 mod sender;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod ticks;
 pub use admission::{Admission, Standing, admit, check_epoch, epoch_at};
 pub use message::{Ack, Message, Open, PROTOCOL_MAX, PROTOCOL_MIN, RequestId, Welcome};
 pub use receiver::{Receiver, ReceiverEffect, ReceiverInput, ReceiverOptions};
+pub use relay::{Downstream, RelayStanding, SpoolView, Upstream, admit_upstream, follow_target};
 pub use seam::{
     Batch, Durable, HashReply, HashRequest, ImageCopyPosition, ImageData, LogSink, LogSource,
     ReceiverPosition, Refusal, SessionToken, SourceIdentity,
