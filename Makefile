@@ -8,6 +8,14 @@ RUST_NEEDED := 1.95
 OWNER := $(shell stat -c %U . 2>/dev/null)
 export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
+# The pinned toolchain, where it is installed under the name of its channel only: no second download.
+PINNED := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+ifeq ($(shell rustup toolchain list 2>/dev/null | grep -c '^$(PINNED)-'),0)
+ifeq ($(shell rustup run stable rustc --version 2>/dev/null | cut -d' ' -f2),$(PINNED))
+export RUSTUP_TOOLCHAIN := stable
+endif
+endif
+
 ifeq ($(shell id -u):$(filter-out root,$(SUDO_USER)),0:$(OWNER))
 AS_OWNER := sudo --user $(OWNER) --set-home --
 endif
@@ -49,6 +57,7 @@ endif
 	  echo '  . "$$HOME/.cargo/env"' >&2; \
 	  exit 1; }
 	@have=$$(rustc --version | cut -d' ' -f2); \
+	[ -n "$$have" ] || exit 1; \
 	  [ "$$(printf '%s\n' $(RUST_NEEDED) "$$have" | sort -V | head -n 1)" = $(RUST_NEEDED) ] || { \
 	  echo "Rust $(RUST_NEEDED) or newer is needed, this is $$have. Get it with:" >&2; \
 	  echo '  rustup toolchain install    (rustup: https://rustup.rs)' >&2; \
