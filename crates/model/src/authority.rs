@@ -1,183 +1,274 @@
-//! Who may write, as the configuration server holds it (design section 7, trap T-17).
+//! Who may write: *(machine, epoch, side, branch)*, changed in two steps that survive a crash between them.
 //!
 //! ```text
-//!            Demote            Demoted / Fenced          Granted            Promoted
-//!   Held ────────────► Demoting ───────────────► Vacant ─────────► Promoting ─────────► Held (new epoch, other side)
-//!    │                     │ KeptInstead           ▲
-//!    │                     └────────► Held         │
-//!    └──────────── Fenced (proof or word) ─────────┘
+//!            Demoted / Attested                 Reserved                    Promoted
+//!   held ─────────────────────────► vacant ───────────────► promoting ─────────────────► held
+//!    ▲                                │ GivenUp                │ Refused (the resource proves that it
+//!    └────────────────────────────────┘                        │ did not promote)
+//!    ▲─────────────────────────────────────────────────────────┘
+//!    └─ ChangeReserved (another point of the same replica) ──► promoting
 //! ```
 //!
-//! Each arrow is one compare-and-set in the database. `Granted` uses the vacancy up: a crash between it and
-//! `Promoted` repeats the *same* promotion (same epoch number and ID), never a second one. The resource enforces
-//! the rest: it accepts only higher epochs, durably.
+//! *Vacant* says why nobody else can write: a receipt of the demoted side, or an operator's recorded word. Either
+//! allows exactly one promotion: reserving the epoch uses it up, and after a crash the reserved epoch is what the
+//! promotion goes on with (trap T-17). A timeout is no proof and no event.
 
-use landfall_types::Epoch;
+use landfall_types::{BranchId, Chain, Class, Epoch, EpochId, Lsn};
+use serde::{Deserialize, Serialize};
 
-/// One of the two places where a machine can run.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
-)]
+/// A side of a protected machine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
-    /// Where the machine was protected.
+    /// Where the machine comes from.
     Home,
-    /// Where it fails over to.
+    /// Where it goes in a disaster.
     Recovery,
 }
 
-impl Side {
-    /// The other one.
+/// Who has authority.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Holder {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Where.
+    pub side: Side,
+    /// Which branch; none for a machine on its own disks.
+    pub branch: Option<BranchId>,
+}
+
+/// Why the former holder can't write any more.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(tag = "proof", rename_all = "kebab-case")]
+pub enum Proof {
+    /// It was demoted and has written nothing after this position.
+    Demoted {
+        /// Its last LSN.
+        lsn: Lsn,
+        /// The chain there.
+        chain: Chain,
+    },
+    /// An operator's recorded word.
+    Attested {
+        /// Who gave it.
+        by: String,
+        /// How they know.
+        words: String,
+    },
+}
+
+/// Where authority stands.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Authority {
+    /// Somebody has it.
+    Held {
+        /// Who.
+        holder: Holder,
+    },
+    /// Nobody writes; nothing is promoted.
+    Vacant {
+        /// Who had it.
+        former: Holder,
+        /// Why they can't write.
+        proof: Proof,
+    },
+    /// An epoch is reserved; the promotion was ordered or will be.
+    Promoting {
+        /// Who had it.
+        former: Holder,
+        /// Why they can't write; none at a change of point, where the resource itself revokes the former branch.
+        proof: Option<Proof>,
+        /// Who gets it.
+        holder: Holder,
+    },
+}
+
+/// What happens to authority.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Change {
+    /// The holder of this epoch was demoted; its receipt.
+    Demoted {
+        /// The epoch that it held.
+        epoch: EpochId,
+        /// Its last LSN.
+        lsn: Lsn,
+        /// The chain there.
+        chain: Chain,
+    },
+    /// An operator says that the holder can't write any more.
+    Attested {
+        /// Who.
+        by: String,
+        /// How they know; not empty.
+        words: String,
+    },
+    /// The demotion or attestation is taken back: the former holder goes on in its epoch.
+    GivenUp,
+    /// A new epoch for a vacant authority.
+    Reserved {
+        /// Who is to get it.
+        holder: Holder,
+    },
+    /// A new epoch for another branch of the replica that holds authority.
+    ChangeReserved {
+        /// The new branch.
+        holder: Holder,
+    },
+    /// The resource has promoted.
+    Promoted {
+        /// In which epoch.
+        epoch: EpochId,
+    },
+    /// The resource has answered that it did not promote, and the reservation is given up.
+    Refused {
+        /// The reserved epoch, which is never used again.
+        epoch: EpochId,
+    },
+}
+
+/// Why a change is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// Not in this state.
+    #[error("authority does not stand where this change begins")]
+    WrongState,
+    /// An epoch that does not hold now.
+    #[error("epoch {0} is not the one that this is about")]
+    OtherEpoch(EpochId),
+    /// The new epoch's number is not higher than every number that was ever given.
+    #[error("epoch number {new} is not above {highest}: it may have been used before")]
+    UsedNumber {
+        /// Asked for.
+        new: u64,
+        /// The highest that was ever given.
+        highest: u64,
+    },
+    /// The new holder is on the side that is still the former one's.
+    #[error("only another branch of the same replica can take over on the same side")]
+    SameSide,
+    /// An attestation without words.
+    #[error("an attestation says how it is known that the source can't write")]
+    NoWords,
+}
+
+impl AuthorityError {
+    /// Fenced where authority has moved on, else a defect or a wrong request.
     #[must_use]
-    pub const fn other(self) -> Self {
+    pub const fn class(&self) -> Class {
         match self {
-            Self::Home => Self::Recovery,
-            Self::Recovery => Self::Home,
+            Self::OtherEpoch(_) => Class::Fenced,
+            Self::NoWords => Class::Permanent,
+            Self::WrongState | Self::UsedNumber { .. } | Self::SameSide => Class::Bug,
         }
     }
 }
 
-/// How sure we are that the former holder can't write any more. A timeout is none of these.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FenceProof {
-    /// The resource itself said, durably, that it is demoted.
-    Receipt,
-    /// The fabric proved it: powered off, disk or network detached.
-    Fabric,
-    /// An operator's recorded word.
-    Attestation,
+/// The only way authority changes. `highest` is the highest epoch number that was ever given for the machine.
+///
+/// # Errors
+/// [`AuthorityError`]; nothing has changed then.
+pub fn next(
+    authority: &Authority,
+    change: &Change,
+    highest: u64,
+) -> Result<Authority, AuthorityError> {
+    match (authority, change) {
+        (Authority::Held { holder }, Change::Demoted { epoch, lsn, chain }) => {
+            same_epoch(holder.epoch.id, *epoch)?;
+            let proof = Proof::Demoted { lsn: *lsn, chain: *chain };
+            Ok(Authority::Vacant { former: *holder, proof })
+        }
+        (Authority::Held { holder }, Change::Attested { by, words }) => {
+            if words.trim().is_empty() {
+                return Err(AuthorityError::NoWords);
+            }
+            let proof = Proof::Attested { by: by.clone(), words: words.clone() };
+            Ok(Authority::Vacant { former: *holder, proof })
+        }
+        (Authority::Vacant { former, .. }, Change::GivenUp) => {
+            Ok(Authority::Held { holder: *former })
+        }
+        (Authority::Vacant { former, proof }, Change::Reserved { holder }) => {
+            unused(holder, highest)?;
+            if holder.side == former.side {
+                return Err(AuthorityError::SameSide);
+            }
+            Ok(Authority::Promoting { former: *former, proof: Some(proof.clone()), holder: *holder })
+        }
+        (Authority::Held { holder: former }, Change::ChangeReserved { holder }) => {
+            unused(holder, highest)?;
+            // The same resource: it revokes the former branch before it serves the new one, in one step of its own.
+            if holder.side != former.side || holder.branch.is_none() || former.branch.is_none() {
+                return Err(AuthorityError::SameSide);
+            }
+            Ok(Authority::Promoting { former: *former, proof: None, holder: *holder })
+        }
+        (Authority::Promoting { holder, .. }, Change::Promoted { epoch }) => {
+            same_epoch(holder.epoch.id, *epoch)?;
+            Ok(Authority::Held { holder: *holder })
+        }
+        (Authority::Promoting { former, proof, holder }, Change::Refused { epoch }) => {
+            same_epoch(holder.epoch.id, *epoch)?;
+            Ok(match proof {
+                Some(proof) => Authority::Vacant { former: *former, proof: proof.clone() },
+                None => Authority::Held { holder: *former },
+            })
+        }
+        _ => Err(AuthorityError::WrongState),
+    }
 }
 
-/// Where authority is on its way between two holders.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "phase")]
-pub enum Phase {
-    /// `side` may write.
-    Held,
-    /// `side` was asked to stop; it may still write.
-    Demoting,
-    /// Nobody may write. Allows exactly one grant.
-    Vacant {
-        /// Why the former holder can't.
-        proof: FenceProof,
-    },
-    /// `to` was granted the new epoch; whether it knows is not known.
-    Promoting {
-        /// Who is to write.
-        to: Side,
-        /// In which epoch.
-        epoch: Epoch,
-    },
+fn same_epoch(held: EpochId, named: EpochId) -> Result<(), AuthorityError> {
+    if held == named { Ok(()) } else { Err(AuthorityError::OtherEpoch(named)) }
 }
 
-/// Authority over one machine.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Authority {
-    /// The epoch that holds, or held last.
-    pub epoch: Epoch,
-    /// Who holds it, or held it last.
-    pub side: Side,
-    /// What is going on.
-    pub phase: Phase,
-}
-
-/// What changes authority.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum AuthorityEvent {
-    /// Planned: the holder is asked to stop.
-    Demote,
-    /// The holder's receipt, for the epoch that it names.
-    Demoted {
-        /// The epoch that ended.
-        epoch: Epoch,
-    },
-    /// The demotion was given up and the holder serves again: only before anything was granted.
-    KeptInstead,
-    /// Proof, or an operator's word, that the holder can't write. Never made from a timeout.
-    Fenced {
-        /// Which.
-        proof: FenceProof,
-    },
-    /// A new epoch for `to`.
-    Granted {
-        /// Who is to write.
-        to: Side,
-        /// Its number is higher and its parent the present epoch.
-        epoch: Epoch,
-    },
-    /// The new holder has it durably.
-    Promoted {
-        /// The epoch that it holds.
-        epoch: Epoch,
-    },
-}
-
-/// An event that may not happen now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("authority in epoch {} ({:?}) does not allow {event:?}", .at.epoch, .at.phase)]
-pub struct AuthorityRefused {
-    /// Where authority is.
-    pub at: Authority,
-    /// What was tried.
-    pub event: AuthorityEvent,
+fn unused(holder: &Holder, highest: u64) -> Result<(), AuthorityError> {
+    let new = holder.epoch.number;
+    if new > highest { Ok(()) } else { Err(AuthorityError::UsedNumber { new, highest }) }
 }
 
 impl Authority {
-    /// A machine's first: home writes.
+    /// Who may write now: nobody while it is vacant, and nobody that we could name while a promotion is under way.
     #[must_use]
-    pub const fn first(epoch: Epoch) -> Self {
-        Self { epoch, side: Side::Home, phase: Phase::Held }
-    }
-
-    /// The epoch that a grant must carry: one higher, with the present one as its parent; `random` is 64 random bits.
-    #[must_use]
-    pub const fn successor(&self, random: u64) -> Epoch {
-        let newest = match self.phase {
-            Phase::Promoting { epoch, .. } => epoch.number,
-            Phase::Held | Phase::Demoting | Phase::Vacant { .. } => self.epoch.number,
-        };
-        Epoch {
-            number: newest.checked_add(1).expect("epochs are few"),
-            id: landfall_types::EpochId::new(random),
-            parent: Some(self.epoch.id),
+    pub const fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Held { holder } => Some(holder),
+            Self::Vacant { .. } | Self::Promoting { .. } => None,
         }
     }
 
-    /// Authority after an event.
-    ///
-    /// # Errors
-    /// [`AuthorityRefused`]: a promotion without vacancy, an epoch that is not higher, a receipt of another epoch.
-    pub fn next(self, event: AuthorityEvent) -> Result<Self, AuthorityRefused> {
-        use AuthorityEvent as E;
-        let refused = AuthorityRefused { at: self, event };
-        let phase = match (self.phase, event) {
-            (Phase::Held, E::Demote) => Phase::Demoting,
-            (Phase::Demoting, E::Demoted { epoch }) if epoch.is(&self.epoch) => {
-                Phase::Vacant { proof: FenceProof::Receipt }
-            }
-            // Before a grant nobody else can have been promoted, so the holder may go on.
-            (Phase::Demoting | Phase::Vacant { proof: FenceProof::Receipt }, E::KeptInstead) => {
-                Phase::Held
-            }
-            (Phase::Held | Phase::Demoting, E::Fenced { proof })
-                if proof != FenceProof::Receipt =>
-            {
-                Phase::Vacant { proof }
-            }
-            (Phase::Vacant { .. }, E::Granted { to, epoch }) if self.may_follow(epoch) => {
-                Phase::Promoting { to, epoch }
-            }
-            (Phase::Promoting { to, epoch }, E::Promoted { epoch: held }) if held.is(&epoch) => {
-                return Ok(Self { epoch, side: to, phase: Phase::Held });
-            }
-            _ => return Err(refused),
-        };
-        Ok(Self { phase, ..self })
+    /// The newest epoch that was in force: the holder's, else the former holder's.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Held { holder } => holder.epoch,
+            Self::Vacant { former, .. } | Self::Promoting { former, .. } => former.epoch,
+        }
     }
+}
 
-    fn may_follow(&self, epoch: Epoch) -> bool {
-        epoch.number > self.epoch.number && epoch.parent == Some(self.epoch.id)
+/// What a resource (a replica, an agent) does with an order to promote: the rule that makes a repeated order
+/// harmless and a late one void. The resource keeps `held` durably; the controller only asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// It is new: carry it out.
+    New,
+    /// It has been carried out: answer the same.
+    Repeat,
+    /// Authority has moved on, or two controllers gave the same number.
+    Fenced,
+}
+
+/// See [`Admission`]. `held` is the newest epoch that the resource knows.
+#[must_use]
+pub fn admit(held: &Epoch, ordered: &Epoch) -> Admission {
+    if held.is(ordered) {
+        Admission::Repeat
+    } else if ordered.number > held.number {
+        Admission::New
+    } else {
+        Admission::Fenced
     }
 }
 

@@ -1,20 +1,22 @@
-//! Protected machines as state machines: pure transition tables, no input or output, no clock.
+//! Protected machines and their authority as state machines: pure transition functions, no input or output.
 //!
-//! * [`MachineState`], [`on_command`], [`on_event`]: the cycle of design section 14.10, one function, one table.
-//! * [`authority`]: who may write; explored exhaustively in its tests (trap T-17).
-//! * [`rpo_ns`]: what would be lost now (trap T-18).
+//! * [`next`]: where a machine stands in the cycle and what it accepts there (design section 14.10). The literal
+//!   table is `docs/states.md`; a test compares every pair of state and input with it.
+//! * [`authority`]: who may write (design section 7, trap T-17). A model checker in `tests/` explores it with
+//!   crashes, a stale controller and repeated messages, calling the same function as the product.
+//! * [`rpo`]: how much would be lost now (trap T-18).
 //!
 //! # Invariants
-//! * Health (`healthy`, `catching-up`, `no-contact`) is no state; a test failover changes none.
-//! * `failing-over` and `failing-back` accept no command: their job moves them on.
+//! * A machine's state changes by [`next`] only, authority by [`authority::next`] only.
+//! * An epoch is reserved before anything is promoted in it, and never given a second time.
 
 pub mod authority;
+mod input;
 mod rpo;
 mod state;
 mod transition;
 
-pub use rpo::rpo_ns;
+pub use input::{Command, Event, Input};
+pub use rpo::rpo;
 pub use state::MachineState;
-pub use transition::{
-    Command, Event, IllegalEvent, Refused, accepts, is_transient, on_command, on_event,
-};
+pub use transition::{Illegal, NextStep, accepts, next};

@@ -1,28 +1,30 @@
-//! The recovery point objective as it stands now (trap T-18).
-
 use landfall_types::UnixNanos;
+use std::time::Duration;
 
-/// Nanoseconds of work that would be lost if the source died now: now − time of the newest durable *legal* point.
+/// How much would be lost if the source died now: now − time of the newest durable legal point (trap T-18).
 ///
-/// `None` without a legal point: not zero, not "soon". It grows while nothing new arrives, whatever the reason
-/// (a dead agent, a window of hours, no contact), because it looks at nothing but that point (trap T-18).
+/// It does not look at watermarks: in a window, in bitmap mode or with a dead agent everything captured may be
+/// durable, and still nothing newer than that point can be recovered. It grows while nobody reports, because the
+/// last known point grows older; it is `None` as long as there is no point at all. A point from the future (the
+/// source's clock is ahead) counts as now.
 #[must_use]
-pub fn rpo_ns(now: UnixNanos, newest_durable_legal_point: Option<UnixNanos>) -> Option<u64> {
-    newest_durable_legal_point.map(|time| now.since(time))
+pub fn rpo(now: UnixNanos, newest_legal_point: Option<UnixNanos>) -> Option<Duration> {
+    newest_legal_point.map(|point| Duration::from_nanos(now.since(point)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Guards P5, T-18: a dead agent has "durable = captured", and the figure must grow all the same.
     #[test]
-    fn t18_rpo_grows_without_contact_and_is_never_zero_without_a_point() {
-        let point = Some(UnixNanos(1_000));
-        assert_eq!(rpo_ns(UnixNanos(1_500), point), Some(500));
-        // Nothing new has arrived; all that was captured may be durable; it still grows.
-        assert_eq!(rpo_ns(UnixNanos(9_000), point), Some(8_000));
-        assert_eq!(rpo_ns(UnixNanos(9_000), None), None);
-        // A clock set back shows no negative number.
-        assert_eq!(rpo_ns(UnixNanos(10), point), Some(0));
+    fn t18_it_grows_without_contact_and_is_none_without_a_legal_point() {
+        assert_eq!(rpo(UnixNanos(100 * SECOND), None), None);
+        let point = Some(UnixNanos(90 * SECOND));
+        let at = |second| rpo(UnixNanos(second * SECOND), point).expect("a point").as_secs();
+        assert_eq!([at(90), at(100), at(100 + 3 * 3600)], [0, 10, 10 + 3 * 3600]);
+        assert_eq!(at(80), 0, "the source's clock is ahead");
     }
 }

@@ -1,237 +1,181 @@
-//! The one transition function of protected machines (design section 14.10).
+//! The states of a protected machine (design section 14.10).
+//!
+//! ```text
+//! unprotected ─ protect ─► protecting ─► protected ─ failover ─► failing-over ─► failed-over ─ commit ─► committed
+//!                              ▲                                                                            │
+//!                              │                                                                        reprotect
+//!                            commit                                                                         ▼
+//!                          failed-back ◄─ failing-back ◄─ failback ─ reprotected ◄───────────────── reprotecting
+//! ```
 
-use crate::MachineState;
+use crate::MachineState::{
+    Committed, FailedBack, FailedOver, FailingBack, FailingOver, Protected, Protecting,
+    Reprotected, Reprotecting, Unprotected,
+};
+use crate::{Command, Event, Input, MachineState};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
-/// What an operator can ask of a machine.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Command {
-    /// Begin the first copy.
-    Protect,
-    /// Make and serve a test branch; changes no state.
-    TestFailover,
-    /// Give a branch at the recovery site authority.
-    Failover,
-    /// Another branch instead.
-    ChangePoint,
-    /// The branch is the machine from now on.
-    Commit,
-    /// Turn replication around.
-    Reprotect,
-    /// Give a reprotect up.
-    Cancel,
-    /// Bring the machine home.
-    Failback,
-    /// Stop sending for a while.
-    Pause,
-    /// Go on after a pause.
-    Resume,
-    /// Put a named marker into the log; changes no state.
-    Mark,
-    /// End protection.
-    Disable,
-}
-
-impl Command {
-    /// Every command, in the order of the cycle.
-    pub const ALL: [Self; 12] = [
-        Self::Protect,
-        Self::TestFailover,
-        Self::Failover,
-        Self::ChangePoint,
-        Self::Commit,
-        Self::Reprotect,
-        Self::Cancel,
-        Self::Failback,
-        Self::Pause,
-        Self::Resume,
-        Self::Mark,
-        Self::Disable,
-    ];
-
-    /// As it stands in the API and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Protect => "protect",
-            Self::TestFailover => "test-failover",
-            Self::Failover => "failover",
-            Self::ChangePoint => "change-point",
-            Self::Commit => "commit",
-            Self::Reprotect => "reprotect",
-            Self::Cancel => "cancel",
-            Self::Failback => "failback",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Mark => "mark",
-            Self::Disable => "disable",
-        }
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What a job or a reconciler has found to be so.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Event {
-    /// The target reports a durable legal point: the window of the first copy, or of the way home, is closed.
-    WindowClosed,
-    /// A failover's branch has authority and is served.
-    FailoverDone,
-    /// A failover was given up before anything was promoted.
-    FailoverGivenUp,
-    /// Home has authority.
-    FailbackDone,
-    /// A failback was given up before home was promoted.
-    FailbackGivenUp,
-}
-
-impl Event {
-    /// Every event.
-    pub const ALL: [Self; 5] = [
-        Self::WindowClosed,
-        Self::FailoverDone,
-        Self::FailoverGivenUp,
-        Self::FailbackDone,
-        Self::FailbackGivenUp,
-    ];
-}
-
-/// A command that the state does not accept.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a machine that is {state} does not accept {command}")]
-pub struct Refused {
-    /// Where the machine stands.
-    pub state: MachineState,
-    /// What was asked.
-    pub command: Command,
-}
-
-impl Refused {
-    /// What to do instead, in a sentence for an operator.
-    #[must_use]
-    pub fn cure(&self) -> String {
-        let accepted: Vec<_> = accepts(self.state).map(Command::name).collect();
-        if accepted.is_empty() {
-            return "wait for the running job (`landfall jobs`); it ends succeeded, rolled back, \
-                    or waiting for you"
-                .to_owned();
-        }
-        let hint = first_step(self.state, self.command).map_or_else(String::new, |step| {
-            format!("; the way to {} begins with {step}", self.command)
-        });
-        format!("accepted now: {}{hint}", accepted.join(", "))
-    }
-}
-
-/// An event that can't happen in this state: a defect, never an operator's fault.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("event {event:?} can't happen to a machine that is {state}")]
-pub struct IllegalEvent {
-    /// Where the machine stands.
-    pub state: MachineState,
-    /// What was claimed.
-    pub event: Event,
-}
-
-/// The state after an accepted command.
+/// The only way a machine changes its state. A command that starts a job without changing the state (test failover,
+/// commit, disable) gives the same state: the event at the job's end changes it.
 ///
 /// # Errors
-/// [`Refused`], with the cure in [`Refused::cure`].
+/// [`Illegal`] for every pair that the table does not have.
 // tidy: table
-pub const fn on_command(state: MachineState, command: Command) -> Result<MachineState, Refused> {
-    use Command as C;
-    use MachineState as S;
-    Ok(match (state, command) {
-        (S::Unprotected, C::Protect) => S::Protecting,
-
-        (S::Protecting, C::Disable) => S::Unprotected,
-
-        (S::Protected, C::TestFailover | C::Pause | C::Resume | C::Mark) => S::Protected,
-        (S::Protected, C::Failover) => S::FailingOver,
-        (S::Protected, C::Disable) => S::Unprotected,
-
-        (S::FailedOver, C::ChangePoint) => S::FailedOver,
-        (S::FailedOver, C::Commit) => S::Committed,
-        (S::FailedOver, C::Disable) => S::Unprotected,
-
-        (S::Committed, C::Reprotect) => S::Reprotecting,
-        (S::Committed, C::Disable) => S::Unprotected,
-
-        (S::Reprotecting, C::Cancel) => S::Committed,
-
-        (S::Reprotected, C::TestFailover | C::Pause | C::Resume) => S::Reprotected,
-        (S::Reprotected, C::Failback) => S::FailingBack,
-        (S::Reprotected, C::Disable) => S::Unprotected,
-
-        // A change of point after failback is accepted by the state, and refused by trap T-13 where the
-        // home disks have been written without a snapshot.
-        (S::FailedBack, C::ChangePoint) => S::FailedBack,
-        // Protected again without a first copy: by way of protecting, until the target reports a legal point.
-        (S::FailedBack, C::Commit) => S::Protecting,
-
-        (state, command) => return Err(Refused { state, command }),
-    })
+pub fn next(state: MachineState, input: Input) -> Result<MachineState, Illegal> {
+    let illegal = Err(Illegal { state, input });
+    match input {
+        Input::Command(command) => match (command, state) {
+            (Command::Protect, Unprotected) => Ok(Protecting),
+            (Command::TestFailover, Protected | Reprotected) => Ok(state),
+            (
+                Command::TestCleanUp,
+                Protecting | Protected | FailedOver | Committed | Reprotecting | Reprotected
+                | FailedBack,
+            ) => Ok(state),
+            (Command::Failover, Protected) => Ok(FailingOver),
+            // At home the change is subject to trap T-13 as well.
+            (Command::ChangePoint, FailedOver | FailedBack) => Ok(state),
+            (Command::Commit, FailedOver | FailedBack) => Ok(state),
+            (Command::Reprotect, Committed) => Ok(Reprotecting),
+            (Command::Failback, Reprotected) => Ok(FailingBack),
+            // Whether a failover or failback can still be given up depends on its job.
+            (Command::Cancel, FailingOver | Reprotecting | FailingBack) => Ok(state),
+            (Command::Pause | Command::Resume, Protected | Reprotected) => Ok(state),
+            (Command::Mark, Protected) => Ok(state),
+            (Command::DiscardDivergence, Protected | Committed | Reprotected) => Ok(state),
+            (
+                Command::Disable,
+                Protecting | Protected | FailedOver | Committed | Reprotected,
+            ) => Ok(state),
+            _ => illegal,
+        },
+        Input::Event(event) => match (event, state) {
+            (Event::PointDurable, Protecting) => Ok(Protected),
+            (Event::Promoted, FailingOver) => Ok(FailedOver),
+            (Event::FailoverGivenUp, FailingOver) => Ok(Protected),
+            (Event::Committed, FailedOver) => Ok(Committed),
+            (Event::Committed, FailedBack) => Ok(Protecting),
+            (Event::HomePointDurable, Reprotecting) => Ok(Reprotected),
+            (Event::ReprotectGivenUp, Reprotecting) => Ok(Committed),
+            (Event::Released, FailingBack) => Ok(FailedBack),
+            (Event::FailbackGivenUp, FailingBack) => Ok(Reprotected),
+            (
+                Event::Disabled,
+                Protecting | Protected | FailedOver | Committed | Reprotected,
+            ) => Ok(Unprotected),
+            _ => illegal,
+        },
+    }
 }
 
-/// The state after an event.
-///
-/// # Errors
-/// [`IllegalEvent`]: a defect.
-pub const fn on_event(state: MachineState, event: Event) -> Result<MachineState, IllegalEvent> {
-    use Event as E;
-    use MachineState as S;
-    Ok(match (state, event) {
-        (S::Protecting, E::WindowClosed) => S::Protected,
-        (S::Reprotecting, E::WindowClosed) => S::Reprotected,
-        (S::FailingOver, E::FailoverDone) => S::FailedOver,
-        (S::FailingOver, E::FailoverGivenUp) => S::Protected,
-        (S::FailingBack, E::FailbackDone) => S::FailedBack,
-        (S::FailingBack, E::FailbackGivenUp) => S::Reprotected,
-        (state, event) => return Err(IllegalEvent { state, event }),
-    })
-}
-
-/// The commands that a state accepts.
-pub fn accepts(state: MachineState) -> impl Iterator<Item = Command> {
-    Command::ALL.into_iter().filter(move |command| on_command(state, *command).is_ok())
-}
-
-/// True while a job alone moves the machine on.
+/// The commands that a state accepts, in the order of [`Command::ALL`].
 #[must_use]
-pub const fn is_transient(state: MachineState) -> bool {
-    matches!(state, MachineState::FailingOver | MachineState::FailingBack)
+pub fn accepts(state: MachineState) -> Vec<Command> {
+    let accepted = |command: &Command| next(state, Input::Command(*command)).is_ok();
+    Command::ALL.iter().copied().filter(accepted).collect()
 }
 
-/// The first command on the shortest way from `state` to one that accepts `wanted`, if commands lead there.
-fn first_step(state: MachineState, wanted: Command) -> Option<Command> {
-    let mut queue = std::collections::VecDeque::from([(state, None)]);
-    let mut seen = vec![state];
-    while let Some((at, first)) = queue.pop_front() {
-        if on_command(at, wanted).is_ok() {
-            return first;
-        }
-        // Ending protection leads everywhere, and is never the advice.
-        let commands = accepts(at).filter(|command| *command != Command::Disable);
-        let by_command =
-            commands.map(|command| (on_command(at, command).ok(), first.or(Some(command))));
-        let by_event = Event::ALL.map(|event| (on_event(at, event).ok(), first));
-        for (next, first) in by_command.chain(by_event) {
-            if let Some(next) = next.filter(|next| !seen.contains(next)) {
-                seen.push(next);
-                queue.push_back((next, first));
+/// A pair of state and input that the table does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Illegal {
+    /// Where the machine stands.
+    pub state: MachineState,
+    /// What was asked for or is said to have happened.
+    pub input: Input,
+}
+
+/// What leads towards a refused command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextStep {
+    /// An operator's command.
+    Use(Command),
+    /// Nothing but time: a job or a catch-up is under way.
+    Wait,
+    /// Nothing: the command is never accepted after this state.
+    Nothing,
+}
+
+impl Illegal {
+    /// The first step of the shortest way to a state that accepts the command.
+    #[must_use]
+    pub fn next_step(&self) -> NextStep {
+        let mut seen = BTreeSet::from([self.state]);
+        let mut queue: VecDeque<(MachineState, Option<NextStep>)> =
+            VecDeque::from([(self.state, None)]);
+        while let Some((state, first)) = queue.pop_front() {
+            if let Some(first) = first
+                && next(state, self.input).is_ok()
+            {
+                return first;
+            }
+            for (step, after) in steps(state) {
+                if seen.insert(after) {
+                    queue.push_back((after, first.or(Some(step))));
+                }
             }
         }
+        NextStep::Nothing
     }
-    None
+
+    /// What an operator can do.
+    #[must_use]
+    pub fn cure(&self) -> String {
+        let accepted: Vec<_> = accepts(self.state).iter().map(|command| command.name()).collect();
+        let accepted = match accepted.as_slice() {
+            [] => "it accepts no command".to_owned(),
+            names => format!("it accepts {}", names.join(", ")),
+        };
+        let state = self.state;
+        match self.next_step() {
+            NextStep::Use(command) => {
+                format!("{accepted}; towards `{}` use `{command}` next", self.input)
+            }
+            NextStep::Wait => format!("{accepted}; wait until it is no longer {state}"),
+            NextStep::Nothing => accepted,
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests;
+/// Where a state leads: by the command whose job ends in a new state, or by waiting. Commands that end protection or
+/// give something up are no way to anything.
+fn steps(state: MachineState) -> Vec<(NextStep, MachineState)> {
+    let forward = [
+        (Command::Protect, None),
+        (Command::Failover, None),
+        (Command::Commit, Some(Event::Committed)),
+        (Command::Reprotect, None),
+        (Command::Failback, None),
+    ];
+    let by_command = forward.into_iter().filter_map(|(command, end)| {
+        let after = next(state, command.into()).ok()?;
+        let after = end.map_or(Ok(after), |event| next(after, event.into())).ok()?;
+        Some((NextStep::Use(command), after))
+    });
+    let waiting =
+        [Event::PointDurable, Event::Promoted, Event::HomePointDurable, Event::Released];
+    let by_waiting = waiting
+        .into_iter()
+        .filter_map(|event| Some((NextStep::Wait, next(state, event.into()).ok()?)));
+    by_command.chain(by_waiting).collect()
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a machine that is {} does not accept `{}`", self.state, self.input)
+    }
+}
+
+impl std::error::Error for Illegal {}
+
+impl Illegal {
+    /// Nothing was changed; an operator must do something else first.
+    #[must_use]
+    pub const fn class(&self) -> landfall_types::Class {
+        match self.input {
+            Input::Command(_) => landfall_types::Class::Permanent,
+            // Events come from our own jobs: one that does not fit is a defect.
+            Input::Event(_) => landfall_types::Class::Bug,
+        }
+    }
+}
