@@ -16,8 +16,6 @@ pub enum SeededBug {
     NameNotSynced,
     /// The next segment begins before the last one is durable.
     RollBeforeFlush,
-    /// Every segment has the same salt: frames of an earlier use of the file are taken for new ones.
-    SameSalt,
     /// Frames prove nothing about the ones before them.
     NoFloor,
 }

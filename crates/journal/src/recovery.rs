@@ -6,6 +6,7 @@
 pub(crate) mod decide;
 pub(crate) mod scan;
 
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::index::{self, IndexPlace};
 use crate::format::segment::{SegmentHeader, Trailer};
 use crate::format::superblock::Superblock;
@@ -175,10 +176,12 @@ fn live_segments(
             Err(NotOurs::Version(found)) => {
                 return Err(JournalError::Version { what: "a segment", found, known: VERSION });
             }
-            _ => spares.push(slot.name),
+            _ => spares.push(slot),
         }
     }
-    live.sort_by_key(|(header, _)| header.sequence);
+    let header_lost = header_lost(&spares, superblock)?;
+    let spares = spares.into_iter().map(|slot| slot.name).collect();
+    live.sort_by_key(|(header, _): &(SegmentHeader, SlotFile)| header.sequence);
     let first = live.first().map(|(header, _)| *header);
     let steps = || live.windows(2).map(|pair| pair[1].0.sequence - pair[0].0.sequence);
     let facts = SegmentsFacts {
@@ -188,15 +191,33 @@ fn live_segments(
         }),
         unique: steps().all(|step| step != 0),
         contiguous: steps().all(|step| step <= 1),
+        header_lost,
     };
     match decide::segments(&facts) {
         (_, SegmentsVerdict::Complete) => Ok((live, spares)),
         (label, SegmentsVerdict::Corrupt) => {
             let gap = live.windows(2).find(|pair| pair[1].0.sequence - pair[0].0.sequence > 1);
-            let lsn = gap.map_or(superblock.base, |pair| pair[0].0.base.lsn).next();
+            let before = gap.map(|pair| &pair[0]).or(live.last().filter(|_| header_lost));
+            let lsn = before.map_or(superblock.base, |(header, _)| header.base.lsn).next();
             Err(JournalError::Corrupt { lsn, what: label })
         }
     }
+}
+
+/// Whether a file that is no kept segment by its first sector holds a frame of one. A frame is written only when the
+/// header is durable: such a header has rotted, and with it everything in the segment would be forgotten silently.
+fn header_lost(others: &[SlotFile], superblock: &Superblock) -> Result<bool, JournalError> {
+    for slot in others {
+        let fail = || JournalError::device("look for lost segments");
+        let mut window = Window::new(&*slot.file).map_err(fail())?;
+        let bytes =
+            window.get(superblock.sector_bytes.into(), FRAME_HEADER_BYTES).map_err(fail())?;
+        let frame = bytes.first_chunk().and_then(FrameHeader::decode_any);
+        if frame.is_some_and(|frame| frame.segment >= superblock.first_segment) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(crate) fn is_live(header: &SegmentHeader, superblock: &Superblock) -> bool {

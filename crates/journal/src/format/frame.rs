@@ -62,6 +62,14 @@ impl FrameHeader {
         salt: u64,
         offset: u64,
     ) -> Option<Self> {
+        let header = Self::decode_any(block)?;
+        let ours =
+            header.segment == segment && header.salt == salt && u64::from(header.offset) == offset;
+        ours.then_some(header)
+    }
+
+    /// `None` for anything that is not an intact frame header of some segment.
+    pub(crate) fn decode_any(block: &[u8; FRAME_HEADER_BYTES]) -> Option<Self> {
         let mut crc = [0; 4];
         crc.copy_from_slice(&block[CRC_AT..]);
         if &block[..8] != MAGIC || crc32c::crc32c(&block[..CRC_AT]) != u32::from_le_bytes(crc) {
@@ -87,14 +95,11 @@ impl FrameHeader {
             chain_after: reader.chain(),
             table_crc: reader.u32(),
         };
-        let ours = version == VERSION
-            && header.segment == segment
-            && header.salt == salt
-            && u64::from(header.offset) == offset
+        let sane = version == VERSION
             && (1..=FRAME_RECORDS_MAX).contains(&(records as usize))
             && header.first > Lsn::ZERO
             && header.first.get().checked_add(u64::from(records)).is_some();
-        ours.then_some(header)
+        sane.then_some(header)
     }
 
     /// Where the table begins, bytes from the segment's start.

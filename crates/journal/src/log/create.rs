@@ -47,7 +47,7 @@ pub(super) fn create(
         sector_bytes,
         log: config.log,
         sequence: FIRST_SEGMENT,
-        salt: new_salt(bugs)?,
+        salt: new_salt()?,
         base,
     };
     let name = slot_name(0);

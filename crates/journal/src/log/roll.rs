@@ -1,4 +1,4 @@
-use crate::bugs::{Bugs, SeededBug};
+use crate::bugs::SeededBug;
 use crate::format::segment::SegmentHeader;
 use crate::log::Log;
 use crate::log::segment::{Sealing, Segment, SegmentState, slot_name, write_header, write_index};
@@ -7,14 +7,8 @@ use crate::{JournalError, Position};
 use landfall_blockdev::File;
 use std::sync::{Arc, MutexGuard};
 
-/// The salt of every segment under [`SeededBug::SameSalt`].
-const SEEDED_SALT: u64 = 7;
-
 /// Random bits for one use of a segment file.
-pub(super) fn new_salt(bugs: Bugs) -> Result<u64, JournalError> {
-    if bugs.has(SeededBug::SameSalt) {
-        return Ok(SEEDED_SALT);
-    }
+pub(super) fn new_salt() -> Result<u64, JournalError> {
     getrandom::u64().map_err(|_| JournalError::NoRandomness)
 }
 
@@ -67,7 +61,7 @@ impl Log {
             sector_bytes: self.sector_bytes,
             log: self.id,
             sequence,
-            salt: new_salt(self.bugs)?,
+            salt: new_salt()?,
             base,
         };
         if let Err(error) = write_header(&*file, &header) {

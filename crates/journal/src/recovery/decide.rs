@@ -143,6 +143,8 @@ pub(crate) struct SegmentsFacts {
     pub(crate) unique: bool,
     /// No sequence number is missing up to the highest.
     pub(crate) contiguous: bool,
+    /// Another file holds a frame of a kept segment: its header was durable once, and is lost.
+    pub(crate) header_lost: bool,
 }
 
 /// What to do with the set of segments.
@@ -158,7 +160,7 @@ pub(super) const SEGMENTS: &[Row<SegmentsFacts, SegmentsVerdict>] = &[
     // tidy: table
     Row {
         label: "G1 complete",
-        matches: |f| f.unique && f.first_present && f.base_fits && f.contiguous,
+        matches: |f| f.unique && f.first_present && f.base_fits && f.contiguous && !f.header_lost,
         verdict: SegmentsVerdict::Complete,
     },
     Row {
@@ -179,6 +181,11 @@ pub(super) const SEGMENTS: &[Row<SegmentsFacts, SegmentsVerdict>] = &[
     Row {
         label: "G5 a segment in between is missing",
         matches: |f| f.unique && f.first_present && f.base_fits && !f.contiguous,
+        verdict: SegmentsVerdict::Corrupt,
+    },
+    Row {
+        label: "G6 a segment header is lost",
+        matches: |f| f.unique && f.first_present && f.base_fits && f.contiguous && f.header_lost,
         verdict: SegmentsVerdict::Corrupt,
     },
 ];
@@ -317,13 +324,16 @@ mod tests {
                     let last = LastFacts { sealed: a, floor_reached: b, leftovers: c };
                     exactly_one(LAST, &last);
                     for d in BOOLS {
-                        let segments = SegmentsFacts {
-                            first_present: a,
-                            base_fits: b,
-                            unique: c,
-                            contiguous: d,
-                        };
-                        exactly_one(SEGMENTS, &segments);
+                        for header_lost in BOOLS {
+                            let segments = SegmentsFacts {
+                                first_present: a,
+                                base_fits: b,
+                                unique: c,
+                                contiguous: d,
+                                header_lost,
+                            };
+                            exactly_one(SEGMENTS, &segments);
+                        }
                     }
                 }
             }
