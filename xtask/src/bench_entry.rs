@@ -9,8 +9,7 @@ use anyhow::Result;
 pub(crate) fn run(options: &[String]) -> Result<()> {
     #[cfg(feature = "bench")]
     {
-        let _ = options;
-        anyhow::bail!("no benchmark is registered yet")
+        crate::bench::run(options)
     }
     #[cfg(not(feature = "bench"))]
     {

@@ -7,6 +7,8 @@
 //! # Where to start
 //! [`ci`] is what `make test` runs; [`tidy`] holds the house rules that a compiler does not check.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod bench_entry;
 mod ci;
 mod demo;

@@ -1,0 +1,56 @@
+//! Load by fio.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Random writes of 4 KiB past the page cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RandomWrites<'a> {
+    pub(super) device: &'a Path,
+    pub(super) queue_depth: u32,
+    pub(super) time: Duration,
+}
+
+impl RandomWrites<'_> {
+    /// Runs the load; IOPS.
+    ///
+    /// # Errors
+    /// When fio fails.
+    pub(super) fn run(&self) -> Result<f64> {
+        let mut command = Command::new("fio");
+        command
+            .args(["--name=bench", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio"])
+            .args(["--norandommap", "--randrepeat=0", "--time_based", "--thread"])
+            .arg(format!("--iodepth={}", self.queue_depth))
+            .arg(format!("--runtime={}ms", self.time.as_millis()))
+            .arg("--filename")
+            .arg(self.device)
+            .arg("--output-format=json");
+        let output = command.output().context("start fio")?;
+        if !output.status.success() {
+            bail!("fio: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        iops(&String::from_utf8_lossy(&output.stdout))
+    }
+}
+
+/// fio prints warnings before its JSON.
+fn iops(text: &str) -> Result<f64> {
+    let json = text.find('{').map(|at| &text[at..]).context("fio prints no JSON")?;
+    let result: serde_json::Value = serde_json::from_str(json).context("fio's JSON")?;
+    result["jobs"][0]["write"]["iops"].as_f64().context("fio's JSON has no IOPS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::iops;
+
+    #[test]
+    fn figures_are_found_behind_warnings() {
+        let text = "fio: a warning\n{\"jobs\": [{\"write\": {\"iops\": 1234.5}}]}\n";
+        assert!((iops(text).expect("found") - 1234.5).abs() < 1e-9);
+        assert!(iops("no json").is_err());
+    }
+}
