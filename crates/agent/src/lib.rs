@@ -1,1 +1,40 @@
-//! Placeholder while the crate is being written.
+//! The agent: captures the writes of one machine, gives them their place in one log, and sends it.
+//!
+//! ```text
+//!   Capture (ring) ──► pump thread ──► SourceLog ──► session ──► process server
+//!                                        ▲   ▲
+//!            markers, windows ───────────┘   └── blocks that a catch-up has read and that are still pending
+//!
+//!   orders (start, stop, fence, mark) ──► Agent ──► Run ──► loads of the capture, one after the other
+//! ```
+//!
+//! # Invariants
+//! * The LSNs of a log follow the ring's order; a new load of the capture is a new incarnation and begins with a window.
+//! * What was read from a disk never lands in the log behind a newer write of the same place (trap T-2).
+//! * A receiver that holds other records than ours under the same positions is never continued (trap T-1).
+//! * A marker is placed only where no window is open, and after everything that was written before its time.
+//! * Authority belongs to an instance (trap T-11); an epoch that is over never starts again here.
+//! * Without the configuration server replication goes on: what it takes is in the state directory.
+//!
+//! # Where to start
+//! [`log::SourceLog`] and [`plan::Plan`] (pure), then [`run`](mod@run), then [`Agent`].
+//!
+//! # Deliberately absent
+//! Bitmap mode and capture that outlives the agent: a lost capture is answered by comparing whole disks.
+
+mod agent;
+mod differences;
+pub mod instance;
+pub mod log;
+pub mod plan;
+mod progress;
+pub mod ranges;
+pub mod run;
+mod service;
+pub mod source;
+pub mod state;
+pub mod status;
+pub mod uplink;
+
+pub use agent::Agent;
+pub use service::{AgentConfig, AgentError, run_over};

@@ -1,0 +1,352 @@
+//! The agent's part of the log: gives records their LSNs, and keeps them until the next hop has them durable.
+//!
+//! Pure: no clock, no input or output. A record gets its LSN when it is taken from the ring, in the ring's order
+//! (design section 14.1).
+
+use crate::ranges::RangeSet;
+use bytes::Bytes;
+use landfall_capture::{Captured, CapturedKind};
+use landfall_repl::{Batch, Durable, ReceiverPosition};
+use landfall_types::{
+    ByteRange, Chain, Control, DiskIndex, Epoch, HEADER_BYTES, Incarnation, Lsn, Marker,
+    PAYLOAD_BYTES_MAX, Record, WindowClose, WindowId, WindowMode, WindowOpen, WindowReason,
+    Windows,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A position and the running hash there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tip {
+    /// Where.
+    pub lsn: Lsn,
+    /// The chain there.
+    pub chain: Chain,
+}
+
+/// Why a receiver's position is none that we can continue from (trap T-1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// It lacks records that were forgotten here.
+    #[error("the receiver is at {durable}, and records up to {base} were forgotten here")]
+    Behind {
+        /// The receiver's.
+        durable: Lsn,
+        /// The last record that is not here any more.
+        base: Lsn,
+    },
+    /// It has records that were never written here.
+    #[error("the receiver is at {durable}, ahead of {tail}, the last record here")]
+    Ahead {
+        /// The receiver's.
+        durable: Lsn,
+        /// Our last.
+        tail: Lsn,
+    },
+    /// It has other records under the same positions.
+    #[error("the receiver has another history at {lsn}")]
+    OtherChain {
+        /// Where.
+        lsn: Lsn,
+    },
+}
+
+struct Queued {
+    record: Record,
+    chain_after: Chain,
+    incarnation: Incarnation,
+    source_position: u64,
+}
+
+/// What a window that is being caught up still has to send.
+struct CatchUpWindow {
+    id: WindowId,
+    pending: BTreeMap<DiskIndex, RangeSet>,
+}
+
+/// Records with their LSNs, from the last one that the next hop has durable to the newest.
+pub struct SourceLog {
+    epoch: Epoch,
+    incarnation: Incarnation,
+    base: Tip,
+    tail: Tip,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    ring_position: u64,
+    windows: Windows,
+    catch_up: Option<CatchUpWindow>,
+    unknown: BTreeMap<DiskIndex, RangeSet>,
+    durable: Durable,
+}
+
+impl SourceLog {
+    /// Continues a log at `base`, of which the receiver says that these windows are open.
+    #[must_use]
+    pub fn new(epoch: Epoch, base: Tip, open_windows: &[WindowId]) -> Self {
+        Self {
+            epoch,
+            incarnation: Incarnation::NONE,
+            base,
+            tail: base,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            ring_position: 0,
+            windows: Windows::from_open(open_windows),
+            catch_up: None,
+            unknown: BTreeMap::new(),
+            durable: Durable { here: base.lsn, at_target: Lsn::ZERO },
+        }
+    }
+
+    /// A new load of the capture continues the log: what follows is of this incarnation. What was pending stays open
+    /// as a window without a catch-up, until [`SourceLog::open_window`] covers it.
+    pub fn begin_incarnation(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        self.ring_position = 0;
+        self.catch_up = None;
+    }
+
+    /// Takes a record of the ring.
+    pub fn captured(&mut self, captured: Captured) {
+        let Captured { disk, kind, offset, length, ring_position, .. } = captured;
+        let range = ByteRange { start: offset, end: offset + length };
+        self.ring_position = ring_position;
+        match kind {
+            CapturedKind::Write(data) => {
+                self.settle(disk, range);
+                self.append(|lsn| Record::write(lsn, disk, offset, data));
+            }
+            CapturedKind::Zero => {
+                self.settle(disk, range);
+                self.append(|lsn| Record::zero(lsn, disk, offset, length));
+            }
+            CapturedKind::Discard => {
+                self.settle(disk, range);
+                self.append(|lsn| Record::discard(lsn, disk, offset, length));
+            }
+            // The write that failed has its record already; what the disk holds there has to be read again.
+            CapturedKind::Failed => self.unknown.entry(disk).or_default().insert(range),
+        }
+    }
+
+    /// Puts a marker into the log; `None` while a window is open, because the position is no recovery point then.
+    pub fn mark(&mut self, marker: Marker) -> Option<Lsn> {
+        if self.windows.any_open() {
+            return None;
+        }
+        Some(self.control(&Control::Marker(marker)))
+    }
+
+    /// Appends a control record that opens or closes nothing.
+    pub fn control(&mut self, control: &Control) -> Lsn {
+        self.windows
+            .apply(control)
+            .expect("only windows that are open are closed, and few are opened");
+        self.append(|lsn| Record::control(lsn, control))
+    }
+
+    /// Opens a window over `ranges`. Its ID is the LSN of its record, so that no two windows of a log share one.
+    pub fn open_window(
+        &mut self,
+        reason: WindowReason,
+        mode: WindowMode,
+        into_image: bool,
+        ranges: BTreeMap<DiskIndex, RangeSet>,
+    ) -> WindowId {
+        let id = WindowId(self.tail.lsn.next().get());
+        let disks = ranges.keys().map(|disk| disk.0).collect();
+        // What is read anew from here on is known again.
+        for (disk, set) in &ranges {
+            if let Some(unknown) = self.unknown.get_mut(disk) {
+                set.iter().for_each(|range| unknown.remove(range));
+            }
+        }
+        self.unknown.retain(|_, set| !set.is_empty());
+        self.control(&Control::WindowOpen(WindowOpen {
+            window: id,
+            reason,
+            mode,
+            disks,
+            into_image,
+        }));
+        self.catch_up = Some(CatchUpWindow { id, pending: ranges });
+        id
+    }
+
+    /// Closes every window that is open: those of earlier incarnations were covered by the one that ends now.
+    pub fn close_windows(&mut self) {
+        self.catch_up = None;
+        for window in self.windows.open_ids() {
+            self.control(&Control::WindowClose(WindowClose { window, exact: true }));
+        }
+    }
+
+    /// Appends what was read at `offset`, where it is still pending (trap T-2); gives the bytes appended.
+    ///
+    /// The caller has drained the ring up to its head at the end of the read: a write that was logged meanwhile has taken
+    /// its sectors out, so that older content never lands behind newer.
+    pub fn append_read(&mut self, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
+        let range = ByteRange { start: offset, end: offset + data.len() as u64 };
+        let still = self.pending(disk, range);
+        for part in &still {
+            let mut at = part.start;
+            while at < part.end {
+                let end = part.end.min(at + PAYLOAD_BYTES_MAX as u64);
+                let (from, to) = (index(at - offset), index(end - offset));
+                let piece = data.slice(from..to);
+                if is_zero(&piece) {
+                    self.append(|lsn| Record::zero(lsn, disk, at, end - at).as_catch_up());
+                } else {
+                    self.append(|lsn| Record::write(lsn, disk, at, piece).as_catch_up());
+                }
+                at = end;
+            }
+        }
+        self.settle(disk, range);
+        still.iter().map(ByteRange::len).sum()
+    }
+
+    /// The parts of a range that are still to be sent.
+    #[must_use]
+    pub fn pending(&self, disk: DiskIndex, range: ByteRange) -> Vec<ByteRange> {
+        let set = self.catch_up.as_ref().and_then(|window| window.pending.get(&disk));
+        set.map_or_else(Vec::new, |set| set.within(range))
+    }
+
+    /// A range needs no sending any more: it was logged, sent or found equal.
+    pub fn settle(&mut self, disk: DiskIndex, range: ByteRange) {
+        if let Some(window) = &mut self.catch_up
+            && let Some(set) = window.pending.get_mut(&disk)
+        {
+            set.remove(range);
+        }
+    }
+
+    /// Ranges whose content on the disk is unknown since a write to them failed; the next window must cover them.
+    #[must_use]
+    pub const fn unknown(&self) -> &BTreeMap<DiskIndex, RangeSet> {
+        &self.unknown
+    }
+
+    /// The window that is being caught up.
+    #[must_use]
+    pub fn catch_up_window(&self) -> Option<WindowId> {
+        self.catch_up.as_ref().map(|window| window.id)
+    }
+
+    /// True when the newest position is no recovery point.
+    #[must_use]
+    pub fn any_window_open(&self) -> bool {
+        self.windows.any_open()
+    }
+
+    /// Whether a receiver at `position` can be continued from (trap T-1): it must hold our records, and not others under
+    /// the same positions.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn check(&self, position: &ReceiverPosition) -> Result<(), Mismatch> {
+        let durable = position.durable;
+        if durable < self.base.lsn {
+            return Err(Mismatch::Behind { durable, base: self.base.lsn });
+        }
+        match self.chain_at(durable) {
+            None => Err(Mismatch::Ahead { durable, tail: self.tail.lsn }),
+            Some(chain) if chain != position.chain => Err(Mismatch::OtherChain { lsn: durable }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn chain_at(&self, lsn: Lsn) -> Option<Chain> {
+        match lsn.records_since(self.base.lsn) {
+            0 => Some(self.base.chain),
+            count => self.queue.get(index(count - 1)).map(|queued| queued.chain_after),
+        }
+    }
+
+    /// Records from `from` on, of one incarnation, of about `bytes_max` bytes; `Ok(None)` when there is none yet.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when records from there on are not here.
+    pub fn read(&self, from: Lsn, bytes_max: usize) -> Result<Option<Batch>, Mismatch> {
+        let before = from.prev();
+        if before < self.base.lsn {
+            return Err(Mismatch::Behind { durable: before, base: self.base.lsn });
+        }
+        let Some(chain_before) = self.chain_at(before) else {
+            return Err(Mismatch::Ahead { durable: before, tail: self.tail.lsn });
+        };
+        let first = index(before.records_since(self.base.lsn));
+        let Some(incarnation) = self.queue.get(first).map(|queued| queued.incarnation) else {
+            return Ok(None);
+        };
+        let mut bytes = 0;
+        let mut source_position = 0;
+        let mut records = Vec::new();
+        for queued in self.queue.range(first..) {
+            let cost = HEADER_BYTES + queued.record.payload.len();
+            if queued.incarnation != incarnation
+                || (!records.is_empty() && bytes + cost > bytes_max)
+            {
+                break;
+            }
+            bytes += cost;
+            source_position = queued.source_position;
+            records.push(queued.record.clone());
+        }
+        Ok(Some(Batch { epoch: self.epoch, incarnation, chain_before, source_position, records }))
+    }
+
+    /// Forgets what the next hop has durable.
+    pub fn acknowledged(&mut self, durable: Durable) {
+        self.durable.at_target = self.durable.at_target.max(durable.at_target);
+        self.durable.here = self.durable.here.max(durable.here);
+        while let Some(queued) = self.queue.pop_front_if(|q| q.record.header.lsn <= durable.here) {
+            self.queued_bytes -= HEADER_BYTES + queued.record.payload.len();
+            self.base = Tip { lsn: queued.record.header.lsn, chain: queued.chain_after };
+        }
+    }
+
+    /// The newest record.
+    #[must_use]
+    pub const fn tail(&self) -> Tip {
+        self.tail
+    }
+
+    /// What is durable where.
+    #[must_use]
+    pub const fn durable(&self) -> Durable {
+        self.durable
+    }
+
+    /// Bytes kept in memory.
+    #[must_use]
+    pub const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    fn append(&mut self, make: impl FnOnce(Lsn) -> Record) -> Lsn {
+        let lsn = self.tail.lsn.next();
+        let record = make(lsn);
+        assert_eq!(record.header.lsn, lsn, "a record gets the next LSN");
+        let chain_after = record.chain(self.tail.chain);
+        self.tail = Tip { lsn, chain: chain_after };
+        self.queued_bytes += HEADER_BYTES + record.payload.len();
+        let (incarnation, source_position) = (self.incarnation, self.ring_position);
+        self.queue.push_back(Queued { record, chain_after, incarnation, source_position });
+        lsn
+    }
+}
+
+fn index(n: u64) -> usize {
+    usize::try_from(n).expect("fits into memory, so it fits into usize")
+}
+
+/// True when every byte is 0.
+#[must_use]
+pub fn is_zero(data: &[u8]) -> bool {
+    let chunks = data.chunks_exact(16);
+    chunks.remainder().iter().all(|byte| *byte == 0) && chunks.into_iter().all(|c| c == [0; 16])
+}
+
+#[cfg(test)]
+mod tests;
