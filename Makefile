@@ -8,7 +8,7 @@ RUST_NEEDED := 1.95
 OWNER := $(shell stat -c %U . 2>/dev/null)
 export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-# The pinned toolchain, where it is installed under the name of its channel only: no second download.
+# The pinned toolchain, where it is installed under its channel's name only: no second download.
 PINNED := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 ifeq ($(shell rustup toolchain list 2>/dev/null | grep -c '^$(PINNED)-'),0)
 ifeq ($(shell rustup run stable rustc --version 2>/dev/null | cut -d' ' -f2),$(PINNED))
@@ -23,7 +23,7 @@ endif
 .PHONY: help test demo setup doctor tidy bench
 help:
 	@echo 'make test              install what is missing, build and run all tests'
-	@echo 'make demo [ARGS=…]     install what is missing, build and run the demo (e.g. ARGS="--seed 7")'
+	@echo 'make demo [ARGS=…]     the same for the demo, for instance ARGS="--seed 7"'
 	@echo 'make setup             only install what is missing'
 	@echo 'make doctor            only say what is missing; changes nothing'
 	@echo 'make tidy              check the house rules'

@@ -34,9 +34,21 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A URL can't be wrapped; a dependency's line in a manifest reads best whole.
+/// A URL can't be wrapped; a dependency's line in a manifest reads best whole; so do messages and
+/// pictures.
 fn is_exempt(path: &str, line: &str) -> bool {
-    line.contains("https://") || path.ends_with(".toml") && line.contains(" = ")
+    line.contains("https://")
+        || path.ends_with(".toml") && line.contains(" = ")
+        || line.contains(['─', '│', '►', '◄', '▲', '▼'])
+        || longest_quote(line) >= MESSAGE_COLUMNS_MIN
+}
+
+/// A text in quotes of at least this many characters is a message.
+const MESSAGE_COLUMNS_MIN: usize = 40;
+
+/// The length of the longest text between two quotes, or from the last one to the end of the line.
+fn longest_quote(line: &str) -> usize {
+    line.split('"').skip(1).step_by(2).map(|text| text.chars().count()).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -52,6 +64,15 @@ mod tests {
         let tree = Tree::sample(&[("a.rs", &text), ("a.md", &long), ("b.rs", &long[1..])]);
         let lines: Vec<_> = check(&tree).into_iter().map(|one| one.line).collect();
         assert_eq!(lines, [1, 7]);
+    }
+
+    #[test]
+    fn messages_and_pictures_stay_whole() {
+        let message = format!("    f(\"{}\");", "x".repeat(101));
+        let picture = format!("//! ──► {}", "x".repeat(101));
+        assert!(check(&Tree::sample(&[("a.rs", &message), ("b.rs", &picture)])).is_empty());
+        let code = format!("    f(\"a\", {}, \"b\");", "x".repeat(101));
+        assert_eq!(check(&Tree::sample(&[("a.rs", &code)])).len(), 1);
     }
 
     #[test]

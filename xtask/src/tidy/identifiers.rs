@@ -1,5 +1,5 @@
-//! Requirements (`RQ-…`), traps (`T-…`) and sections of the design that are cited exist, and no page
-//! defines one twice.
+//! Requirements (`RQ-…`), traps (`T-…`) and sections of the design that are cited exist, and no
+//! page defines one twice.
 
 use std::collections::BTreeSet;
 

@@ -4,13 +4,8 @@ use super::{Finding, Tree};
 
 const RULE: &str = "places";
 // Written in two halves, so that this file does not find itself.
-const PLACES: &[&str] = &[
-    concat!("/wo", "rk/"),
-    concat!("/fa", "rm/"),
-    concat!("/ho", "me/"),
-    concat!("/Us", "ers/"),
-    concat!("/ro", "ot/"),
-];
+const PLACES: &[&str] =
+    &[concat!("/wo", "rk/"), concat!("/fa", "rm/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 
 /// Checks all files.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
