@@ -212,7 +212,7 @@ impl Site {
     }
 }
 
-/// A replica of one disk whose first copy has ended, with this many records behind it.
+/// A replica of one disk whose first window has closed, with this many records behind it.
 fn replica(directory: &Path, case: Case) -> Result<Replica> {
     let vault_dir = FsDir::open_or_create(directory.join("vault")).context("make a vault")?;
     let vault =
@@ -255,10 +255,11 @@ impl Filling<'_> {
     fn fill(mut self, case: Case) -> Result<()> {
         let open = Control::WindowOpen(WindowOpen {
             window: WINDOW,
-            reason: WindowReason::FirstCopy,
-            mode: WindowMode::Copy,
+            // A compare that finds the new, empty image and an empty disk equal: nothing is copied.
+            reason: WindowReason::Requested,
+            mode: WindowMode::Compare,
             disks: vec![DISK.0],
-            into_image: true,
+            into_image: false,
         });
         let close = Control::WindowClose(WindowClose { window: WINDOW, exact: true });
         self.send(|lsn| vec![Record::control(lsn, &open)])?;
