@@ -7,6 +7,8 @@ pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod segment;
 pub(crate) mod superblock;
+#[cfg(test)]
+mod tests;
 
 /// Format version of all structures; readers refuse higher ones.
 pub(crate) const VERSION: u16 = 1;

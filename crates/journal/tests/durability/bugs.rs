@@ -14,7 +14,11 @@ fn caught(run: impl FnOnce()) -> bool {
 }
 
 fn cuts_catch(bug: SeededBug, steps: &[Step]) {
-    let run = |bug| move || drop(run_and_cut("seeded", &mut World::new(5, bug), steps, 1));
+    let run = |bug| {
+        move || {
+            run_and_cut("seeded", &mut World::new(5, bug), steps, 1);
+        }
+    };
     assert!(!caught(run(None)), "the workload fails without the defect");
     assert!(caught(run(Some(bug))), "{bug:?} was not found");
 }
@@ -61,6 +65,11 @@ fn stale_tail_is_found() {
 #[test]
 fn missing_floor_is_found() {
     let steps = [Append(3), Flush, Append(3), Flush, Append(1), Flush];
-    assert!(!caught(|| drop(rot::every_sector(&steps, None))));
-    assert!(caught(|| drop(rot::every_sector(&steps, Some(SeededBug::NoFloor)))));
+    let run = |bug| {
+        move || {
+            rot::every_sector(&steps, bug);
+        }
+    };
+    assert!(!caught(run(None)));
+    assert!(caught(run(Some(SeededBug::NoFloor))));
 }
