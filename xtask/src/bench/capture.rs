@@ -15,7 +15,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bytes of the disk: larger than the ring, smaller than the memory of any machine that builds this.
+/// Bytes of the disk: larger than the ring, smaller than the memory of any machine that builds
+/// this.
 const DISK_BYTES: u64 = 512 << 20;
 /// Bytes taken from the ring at once.
 const DRAIN_BYTES: usize = 4 << 20;
@@ -112,6 +113,7 @@ fn captured(load: &RandomWrites<'_>) -> Result<(f64, State)> {
             while !over.load(Ordering::Acquire) {
                 if capture.wait_readable(Duration::from_millis(20)) {
                     take(&capture, &bytes);
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
             take(&capture, &bytes);

@@ -125,8 +125,8 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Fills the log's space once and frees it: a master target writes over recycled segments all day,
-    /// and its first minutes are no measure.
+    /// Fills the log's space once and frees it: a master target writes over recycled segments all
+    /// day, and its first minutes are no measure.
     fn go_round(&mut self) -> Result<()> {
         let shape = Shape { record_bytes: 256 << 10, group: 64, time: Duration::ZERO };
         let groups = SPACE_BYTES / shape.group_bytes() as u64;
@@ -161,7 +161,8 @@ impl Lane {
             self.append(&records)?;
             untrimmed += shape.group_bytes() as u64;
             if untrimmed >= SPACE_BYTES / 2 {
-                // What a master target does when records leave the retention; its cost belongs in here.
+                // What a master target does when records leave the retention; its cost belongs in
+                // here.
                 untrimmed = 0;
                 self.log.trim(self.log.durable().lsn).context("trim")?;
             }

@@ -37,8 +37,8 @@ pub(super) struct Comparison {
     pub(super) peer: Spread,
 }
 
-/// Measures both sides `pairs` times, alternating who comes first: whatever else the machine does in
-/// the meantime hits both.
+/// Measures both sides `pairs` times, alternating who comes first: whatever else the machine does
+/// in the meantime hits both.
 ///
 /// # Errors
 /// What either side returns.

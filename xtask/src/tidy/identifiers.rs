@@ -19,12 +19,15 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     for page in [REQUIREMENTS, TRAPS] {
         for (index, line) in tree.text(page).unwrap_or_default().lines().enumerate() {
             let Some(id) = defined(line) else { continue };
-            if !known.insert(id.to_owned()) {
+            // The second table of the page says for each trap what is carried out.
+            let is_again = page == TRAPS && line.starts_with(&format!("| {id} |"));
+            if !is_again && !known.insert(id.to_owned()) {
                 let what = format!("{id} is defined twice");
                 findings.push(finding(page, index + 1, what, "an ID names one thing for ever"));
             }
         }
     }
+    findings.extend(check_carried_out(tree));
     let sections: BTreeSet<&str> =
         tree.text(DESIGN).unwrap_or_default().lines().filter_map(section_heading).collect();
     for (path, text) in tree.files() {
@@ -47,6 +50,22 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 
 fn finding(path: &str, line: usize, what: String, cure: &'static str) -> Finding {
     Finding { path: path.into(), line, rule: RULE, what, cure }
+}
+
+/// What the page of traps links as a trap's test cites the trap.
+fn check_carried_out(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in tree.text(TRAPS).unwrap_or_default().lines().enumerate() {
+        let Some(id) = defined(line) else { continue };
+        for link in line.split("](../").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let text = tree.text(link).unwrap_or_default();
+            if link.ends_with(".rs") && !text.lines().any(|line| cited(line).contains(&id.into())) {
+                let what = format!("{link} does not cite {id}");
+                findings.push(finding(TRAPS, index + 1, what, "cite it at the test, or unlink"));
+            }
+        }
+    }
+    findings
 }
 
 /// The number of a heading: `## 14 Semantics`.
@@ -108,6 +127,17 @@ mod tests {
         let tree = Tree::sample(&[("a.rs", &code), (DESIGN, "## 2 Words\n")]);
         let found: Vec<_> = check(&tree).into_iter().map(|one| (one.path, one.line)).collect();
         assert_eq!(found, [("a.rs".into(), 2)]);
+    }
+
+    #[test]
+    fn a_linked_test_that_does_not_cite_its_trap_is_found() {
+        let t = concat!("T", "-");
+        let traps =
+            format!("| {t}900 name | x |\n\n| {t}900 | yes | [a](../a.rs), [b](../b.rs) |\n");
+        let code = format!("/// {t}900: …\n");
+        let tree = Tree::sample(&[(TRAPS, &traps), ("a.rs", &code), ("b.rs", "")]);
+        let found: Vec<_> = check(&tree).into_iter().map(|one| one.what).collect();
+        assert_eq!(found, [format!("b.rs does not cite {t}900")]);
     }
 
     #[test]
