@@ -194,7 +194,11 @@ pub fn next(
             if holder.side == former.side {
                 return Err(AuthorityError::SameSide);
             }
-            Ok(Authority::Promoting { former: *former, proof: Some(proof.clone()), holder: *holder })
+            Ok(Authority::Promoting {
+                former: *former,
+                proof: Some(proof.clone()),
+                holder: *holder,
+            })
         }
         (Authority::Held { holder: former }, Change::ChangeReserved { holder }) => {
             unused(holder, highest)?;

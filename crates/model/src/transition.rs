@@ -44,10 +44,9 @@ pub fn next(state: MachineState, input: Input) -> Result<MachineState, Illegal> 
             (Command::Pause | Command::Resume, Protected | Reprotected) => Ok(state),
             (Command::Mark, Protected) => Ok(state),
             (Command::DiscardDivergence, Protected | Committed | Reprotected) => Ok(state),
-            (
-                Command::Disable,
-                Protecting | Protected | FailedOver | Committed | Reprotected,
-            ) => Ok(state),
+            (Command::Disable, Protecting | Protected | FailedOver | Committed | Reprotected) => {
+                Ok(state)
+            }
             _ => illegal,
         },
         Input::Event(event) => match (event, state) {
@@ -60,10 +59,9 @@ pub fn next(state: MachineState, input: Input) -> Result<MachineState, Illegal> 
             (Event::ReprotectGivenUp, Reprotecting) => Ok(Committed),
             (Event::Released, FailingBack) => Ok(FailedBack),
             (Event::FailbackGivenUp, FailingBack) => Ok(Reprotected),
-            (
-                Event::Disabled,
-                Protecting | Protected | FailedOver | Committed | Reprotected,
-            ) => Ok(Unprotected),
+            (Event::Disabled, Protecting | Protected | FailedOver | Committed | Reprotected) => {
+                Ok(Unprotected)
+            }
             _ => illegal,
         },
     }
@@ -152,8 +150,7 @@ fn steps(state: MachineState) -> Vec<(NextStep, MachineState)> {
         let after = end.map_or(Ok(after), |event| next(after, event.into())).ok()?;
         Some((NextStep::Use(command), after))
     });
-    let waiting =
-        [Event::PointDurable, Event::Promoted, Event::HomePointDurable, Event::Released];
+    let waiting = [Event::PointDurable, Event::Promoted, Event::HomePointDurable, Event::Released];
     let by_waiting = waiting
         .into_iter()
         .filter_map(|event| Some((NextStep::Wait, next(state, event.into()).ok()?)));

@@ -12,8 +12,14 @@ use std::collections::{HashSet, VecDeque};
 
 /// Highest epoch number that the model goes to: protect, failover, change of point or failback, and once more.
 const NUMBER_MAX: u64 = 4;
-/// Most changes of authority in one history: three promotions and a demotion that is given up in between.
-const GENERATION_MAX: u64 = 8;
+/// Most changes of authority in one history: out, home again. `LANDFALL_MODEL_DEPTH=8` goes on to a demotion that is
+/// given up in between (1.5 million states, half a minute).
+const GENERATION_MAX: u64 = 6;
+
+fn depth() -> u64 {
+    let asked = std::env::var("LANDFALL_MODEL_DEPTH").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(GENERATION_MAX)
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bug {
@@ -126,14 +132,14 @@ impl World {
         if !open {
             self.orders.push(order);
             // A set: histories that differ only in the order of issuing are one.
-            self.orders.sort_by_key(|order| (order.ask as u8, order.side as u8, order.epoch.number));
+            self.orders
+                .sort_by_key(|order| (order.ask as u8, order.side as u8, order.epoch.number));
         }
     }
 
     fn answer(&self, ask: Ask, epoch: Epoch) -> Option<(usize, Answer)> {
-        let found = |(_, order): &(usize, &Order)| {
-            order.ask == ask && order.epoch == epoch && !order.seen
-        };
+        let found =
+            |(_, order): &(usize, &Order)| order.ask == ask && order.epoch == epoch && !order.seen;
         let (at, order) = self.orders.iter().enumerate().find(found)?;
         Some((at, order.answer?))
     }
@@ -276,7 +282,7 @@ fn consume(world: &mut World, change: &Change) {
     world.orders.retain(|order| !order.seen || order.ask == Ask::Promote);
 }
 
-fn successors(world: &World, bug: Bug) -> Vec<World> {
+fn successors(world: &World, bug: Bug, depth: u64) -> Vec<World> {
     let mut after = Vec::new();
     // The controller.
     for change in changes(world, &world.database, bug, world.database.generation + 10) {
@@ -341,7 +347,7 @@ fn successors(world: &World, bug: Bug) -> Vec<World> {
         next.home.dead = true;
         after.push(next);
     }
-    after.retain(|next| next != world && next.database.generation <= GENERATION_MAX);
+    after.retain(|next| next != world && next.database.generation <= depth);
     after
 }
 
@@ -356,6 +362,7 @@ fn explore(bug: Bug) -> Outcome {
     let mut seen = HashSet::from([World::new()]);
     let mut queue = VecDeque::from([World::new()]);
     let mut reached = [false; 3];
+    let depth = depth();
     while let Some(world) = queue.pop_front() {
         if world.writers() > 1 {
             return Outcome { states: seen.len(), violation: Some(world), reached };
@@ -366,7 +373,7 @@ fn explore(bug: Bug) -> Outcome {
             reached[1] |= at.0 == Side::Home && at.1 >= 3 && world.home.role == Role::Writable;
             reached[2] |= at.0 == Side::Recovery && at.1 >= 3;
         }
-        for next in successors(&world, bug) {
+        for next in successors(&world, bug, depth) {
             if seen.insert(next.clone()) {
                 queue.push_back(next);
             }

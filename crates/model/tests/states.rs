@@ -65,9 +65,8 @@ fn the_designs_commands_are_accepted_where_it_says() {
         (MachineState::FailingBack, &[]),
         (MachineState::FailedBack, &[ChangePoint, Commit]),
     ];
-    let of_the_design = [
-        Protect, TestFailover, Failover, ChangePoint, Commit, Reprotect, Failback, Pause, Disable,
-    ];
+    let of_the_design =
+        [Protect, TestFailover, Failover, ChangePoint, Commit, Reprotect, Failback, Pause, Disable];
     for (state, expected) in design {
         for command in of_the_design {
             let found = next(state, command.into()).is_ok();
