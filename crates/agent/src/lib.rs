@@ -26,6 +26,7 @@ mod agent;
 mod differences;
 pub mod instance;
 pub mod log;
+mod network;
 pub mod plan;
 mod progress;
 pub mod ranges;
@@ -37,4 +38,4 @@ pub mod status;
 pub mod uplink;
 
 pub use agent::Agent;
-pub use service::{AgentConfig, AgentError, run_over};
+pub use service::{AgentConfig, AgentError, run};

@@ -256,6 +256,11 @@ impl Run {
                 command = commands.recv() => match command {
                     None => return LoadEnd::Run(RunEnd::Abandoned),
                     Some(Command::Mark { name, reply }) => pump.mark(name, reply),
+                    Some(Command::Demote { reply }) if self.source.any_window_open() => {
+                        // The last position of a demoted source must be a recovery point.
+                        let cause = "a first copy or a catch-up is under way";
+                        let _gone = reply.send(Err(ApiError::new(&codes::NO_POINT_YET, cause)));
+                    }
                     Some(Command::Demote { reply }) => {
                         return self.demote(pump, pump_end, reply).await;
                     }

@@ -2,12 +2,13 @@
 
 use crate::agent::Agent;
 use crate::instance::instance;
+use crate::network::FleetNetwork;
 use crate::state::StateError;
-use crate::uplink::Network;
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
 use landfall_api_types::node::Report;
 use landfall_capture::Options;
+use landfall_pki::PkiError;
 use landfall_types::Class;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub enum AgentError {
     /// Joining the fleet.
     #[error("join the fleet: {0}")]
     Enrol(ApiError),
+    /// The credentials are of no use.
+    #[error("the credentials")]
+    Credentials(#[source] PkiError),
     /// Its own state.
     #[error("the agent's state")]
     State(#[source] StateError),
@@ -49,24 +53,22 @@ impl AgentError {
     pub fn class(&self) -> Class {
         match self {
             Self::Enrol(error) => error.registered().class,
+            Self::Credentials(_) => Class::Permanent,
             Self::State(error) => error.class(),
             Self::Ledger(error) => error.class(),
         }
     }
 }
 
-/// Runs the agent with the links that `network` makes of the credentials, until `shutdown`.
+/// Runs the agent until `shutdown`.
 ///
 /// # Errors
 /// [`AgentError`]; never because the configuration server is away once the agent has enrolled.
-pub async fn run_over(
-    config: AgentConfig,
-    network: impl FnOnce(&NodeClient) -> Arc<dyn Network>,
-    shutdown: CancellationToken,
-) -> Result<(), AgentError> {
+pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
     let instance = instance(&config.instance_file).map_err(AgentError::State)?;
     let Some(client) = enrol(&config, &shutdown).await? else { return Ok(()) };
-    let network = network(&client);
+    let network = FleetNetwork::new(client.credentials()).map_err(AgentError::Credentials)?;
+    let network = Arc::new(network);
     let agent = Agent::open(&config.state_dir, instance, config.capture.clone(), network)
         .map_err(AgentError::State)?;
     let agent = Arc::new(agent);

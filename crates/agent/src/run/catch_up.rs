@@ -7,7 +7,7 @@ use crate::plan::{ImagePlan, Plan};
 use crate::ranges::RangeSet;
 use crate::source::Source;
 use crate::status::Status;
-use crate::uplink::{Answer, Uplink};
+use crate::uplink::{Together, Uplink};
 use bytes::Bytes;
 use landfall_api_types::resource::Disk;
 use landfall_capture::{Capture, CaptureError};
@@ -66,6 +66,19 @@ impl ImageProgress {
             copy.durable_bytes.retain(|(other, _)| *other != disk);
             copy.durable_bytes.push((disk, through));
         }
+    }
+}
+
+/// Pieces of a first copy whose answers are open.
+struct ImageAnswers {
+    open: Together<()>,
+    /// Disk, end of the piece, its length, bytes sent for it.
+    pieces: VecDeque<(DiskIndex, u64, u64, u64)>,
+}
+
+impl ImageAnswers {
+    const fn new() -> Self {
+        Self { open: Together::new(), pieces: VecDeque::new() }
     }
 }
 
@@ -186,7 +199,7 @@ impl CatchUp {
             let begun = copy.durable_bytes.iter().find(|(index, _)| *index == disk.index);
             let start = begun.map_or(0, |(_, bytes)| *bytes);
             let reader = open(disk)?;
-            let mut answers: VecDeque<(ImageData, Answer<()>)> = VecDeque::new();
+            let mut answers = ImageAnswers::new();
             // Zeroes are collected: one piece for as many as come in a row.
             let mut zeroes: Option<ByteRange> = None;
             let range = ByteRange { start, end: disk.geometry.size_bytes };
@@ -217,7 +230,7 @@ impl CatchUp {
             if let Some(run) = zeroes.take() {
                 self.send(copy.window, disk, run, None, &mut answers).await?;
             }
-            while !answers.is_empty() {
+            while answers.open.len() > 0 {
                 self.answered(&mut answers).await?;
             }
         }
@@ -230,28 +243,28 @@ impl CatchUp {
         disk: &Disk,
         range: ByteRange,
         data: Option<Bytes>,
-        answers: &mut VecDeque<(ImageData, Answer<()>)>,
+        answers: &mut ImageAnswers,
     ) -> Result<(), CatchUpError> {
-        while answers.len() >= IMAGE_AT_ONCE {
+        while answers.open.len() >= IMAGE_AT_ONCE {
             self.answered(answers).await?;
         }
         let piece =
             ImageData { window, disk: disk.index, offset: range.start, length: range.len(), data };
-        let answer = self.uplink.image(piece.clone());
-        answers.push_back((piece, answer));
+        let through = piece.offset + piece.length;
+        let sent = piece.data.as_ref().map_or(0, |data| data.len() as u64);
+        answers.pieces.push_back((disk.index, through, piece.length, sent));
+        answers.open.push(self.uplink.image(piece)).await;
         Ok(())
     }
 
     /// Waits for the oldest answer.
-    async fn answered(
-        &self,
-        answers: &mut VecDeque<(ImageData, Answer<()>)>,
-    ) -> Result<(), CatchUpError> {
-        let Some((piece, answer)) = answers.pop_front() else { return Ok(()) };
-        answer.await.map_err(CatchUpError::Refused)?;
-        self.image.advance(piece.disk, piece.offset + piece.length);
-        let sent = piece.data.map_or(0, |data| data.len() as u64);
-        self.status.catch_up.advance(piece.length, sent);
+    async fn answered(&self, answers: &mut ImageAnswers) -> Result<(), CatchUpError> {
+        let Some(answer) = answers.open.oldest().await else { return Ok(()) };
+        answer.map_err(CatchUpError::Refused)?;
+        let piece = answers.pieces.pop_front();
+        let (disk, through, length, sent) = piece.expect("each answer belongs to a piece");
+        self.image.advance(disk, through);
+        self.status.catch_up.advance(length, sent);
         Ok(())
     }
 
@@ -322,22 +335,21 @@ impl CatchUp {
     ) -> Result<Vec<ByteRange>, Refusal> {
         let mut suspects = vec![chunk];
         for block_bytes in BLOCK_BYTES {
-            let asked: Vec<_> = suspects
-                .iter()
-                .map(|range| {
-                    let request = HashRequest {
-                        after: Lsn::new(window.0),
-                        disk,
-                        offset: range.start,
-                        length: range.len(),
-                        block_bytes,
-                    };
-                    (*range, self.uplink.hash(request))
-                })
-                .collect();
-            suspects = Vec::new();
-            for (range, answer) in asked {
-                let theirs = answer.await?.hashes;
+            let asked = std::mem::take(&mut suspects);
+            let mut answers = Together::new();
+            for range in &asked {
+                let request = HashRequest {
+                    after: Lsn::new(window.0),
+                    disk,
+                    offset: range.start,
+                    length: range.len(),
+                    block_bytes,
+                };
+                answers.push(self.uplink.hash(request)).await;
+            }
+            for range in asked {
+                let answer = answers.oldest().await.expect("one answer for each question");
+                let theirs = answer?.hashes;
                 let ours = part(data, chunk, range);
                 suspects.extend(differing(&ours, range.start, block_bytes, &theirs));
             }

@@ -1,0 +1,383 @@
+use crate::target::Target;
+use landfall_agent::Agent;
+use landfall_api_client::OrderHandler;
+use landfall_api_types::order::{AgentStart, Order, OrderOutcome, StartMode};
+use landfall_api_types::resource::Disk;
+use landfall_capture::loopdev::{LoopDevice, LoopOptions};
+use landfall_capture::{AlignedBuffer, Options};
+use landfall_repl::Refusal;
+use landfall_testkit::{Rng, require, seed};
+use landfall_types::{
+    Control, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId, Lineage, Lsn, MachineId,
+    MarkerKind, OrderId, Record, ReplicaId, WindowReason,
+};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+const DISK_BYTES: u64 = 12 << 20;
+const MIB: u64 = 1 << 20;
+
+fn epoch(number: u64) -> Epoch {
+    let parent = (number > 1).then(|| EpochId::new(number - 1));
+    Epoch { number, id: EpochId::new(number), parent }
+}
+
+/// Two disks with random content, a target, and what an agent needs.
+struct Machine {
+    disks: Vec<LoopDevice>,
+    target: Target,
+    state: TempDir,
+    instance: InstanceId,
+    options: Options,
+}
+
+impl Machine {
+    fn new(rng: &mut Rng) -> Self {
+        let disk = |_| LoopDevice::scratch(DISK_BYTES, LoopOptions::default()).unwrap();
+        let disks: Vec<LoopDevice> = (0..2).map(disk).collect();
+        for disk in &disks {
+            let mut content = AlignedBuffer::zeroed(8 << 20).unwrap();
+            rng.fill(&mut content);
+            direct(disk.path()).write_all_at(&content, 2 * MIB).unwrap();
+        }
+        let target = Target::new(Lineage::root(epoch(1)), &[DISK_BYTES, DISK_BYTES]);
+        let state = tempfile::tempdir().unwrap();
+        let options = Options { ring_bytes: 32 << 20, ..Options::default() };
+        Self { disks, target, state, instance: InstanceId::from_bytes([9; 16]), options }
+    }
+
+    fn agent(&self) -> Agent {
+        let network = Arc::new(self.target.clone());
+        Agent::open(self.state.path(), self.instance, self.options.clone(), network).unwrap()
+    }
+
+    fn start(&self) -> AgentStart {
+        let disk = |(disk, index): (&LoopDevice, u16)| Disk {
+            index: DiskIndex(index),
+            id: DiskId::from_bytes([index as u8; 16]),
+            path: disk.path().to_str().unwrap().to_owned(),
+            geometry: DiskGeometry { size_bytes: DISK_BYTES, sector_bytes: 512 },
+        };
+        AgentStart {
+            machine: MachineId::from_bytes([1; 16]),
+            replica: ReplicaId::from_bytes([2; 16]),
+            instance: self.instance,
+            disks: self.disks.iter().zip(0..).map(disk).collect(),
+            next_hop: "in memory".to_owned(),
+            lineage: Lineage::root(epoch(1)),
+            mode: StartMode::FirstCopy,
+            marker_interval_ms: 20,
+        }
+    }
+
+    /// A marker behind `after`: no window is open there.
+    async fn until_point(&self, after: Lsn) -> Lsn {
+        let point =
+            |lsn: Lsn, control: &Control| lsn > after && matches!(control, Control::Marker(_));
+        self.target
+            .until("a recovery point", |position, records| {
+                position.open_windows.is_empty()
+                    && records.iter().rev().take(4).any(|record| {
+                        Control::decode(&record.payload)
+                            .is_ok_and(|control| point(record.header.lsn, &control))
+                    })
+            })
+            .await;
+        self.target.durable()
+    }
+
+    /// So many windows were closed, and none is open.
+    async fn until_closed(&self, windows: usize) {
+        let closing = |record: &Record| {
+            matches!(Control::decode(&record.payload), Ok(Control::WindowClose(_)))
+        };
+        self.target
+            .until("the end of the catch-up", |position, records| {
+                position.open_windows.is_empty()
+                    && records.iter().filter(|record| closing(record)).count() == windows
+            })
+            .await;
+    }
+
+    async fn demote(&self, agent: &Agent) -> Lsn {
+        let order = Order::AgentStop { machine: self.start().machine };
+        match carry_out(agent, order).await {
+            Ok(OrderOutcome::Position(position)) => position.durable,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assert_equal(&self) {
+        for (index, disk) in self.disks.iter().enumerate() {
+            let mut found = AlignedBuffer::zeroed(DISK_BYTES as usize).unwrap();
+            direct(disk.path()).read_exact_at(&mut found, 0).unwrap();
+            let newest = self.target.newest(index);
+            let differs = found.iter().zip(&newest).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "disk {index} differs from the target");
+        }
+    }
+
+    fn reasons(&self) -> Vec<WindowReason> {
+        let controls = self.target.controls().into_iter();
+        controls
+            .filter_map(|(_, control)| match control {
+                Control::WindowOpen(open) => Some(open.reason),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+async fn carry_out(
+    agent: &Agent,
+    order: Order,
+) -> Result<OrderOutcome, landfall_api_types::ApiError> {
+    agent.carry_out(OrderId::generate(), order).await
+}
+
+fn direct(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path).unwrap()
+}
+
+/// Writes all over the disks until told to stop.
+struct Workload {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Workload {
+    fn start(machine: &Machine, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let files: Vec<File> = machine.disks.iter().map(|disk| direct(disk.path())).collect();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut rng = Rng::new(seed);
+            let mut buffer = AlignedBuffer::zeroed(64 << 10).unwrap();
+            while !stopped.load(Ordering::SeqCst) {
+                let bytes = 512 * (1 + rng.below(32)) as usize;
+                rng.fill(&mut buffer[..64]);
+                let at = rng.below((DISK_BYTES - bytes as u64) / 512) * 512;
+                let disk = rng.below(2) as usize;
+                files[disk].write_all_at(&buffer[..bytes], at).unwrap();
+            }
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap();
+    }
+}
+
+/// First copy while the machine writes, markers, a named one, demotion: nothing is missing at the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_copy_under_load_then_demotion() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let seed = seed("first copy");
+    let machine = Machine::new(&mut Rng::new(seed));
+    let agent = machine.agent();
+    let load = Workload::start(&machine, seed);
+    let early = carry_out(&agent, Order::AgentMark { name: "early".to_owned() }).await;
+    assert_eq!(early.unwrap_err().code, "wrong-state");
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    let order = Order::AgentStop { machine: machine.start().machine };
+    // Before the session has begun, or while the window is open: the copy of 24 MiB takes longer than this order.
+    let refused = carry_out(&agent, order).await.unwrap_err();
+    assert_eq!(refused.code, "no-point-yet", "what is demoted must be recoverable");
+    let again = carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    assert_eq!(again, OrderOutcome::Started { instance: machine.instance }, "found done");
+    machine.until_point(Lsn::ZERO).await;
+    carry_out(&agent, Order::AgentMark { name: "a name".to_owned() }).await.unwrap();
+    let (report, problems) = agent.report();
+    assert!(problems.is_empty(), "{problems:?}");
+    assert!(report.capture.is_some() && report.losses.is_empty(), "{report:?}");
+    load.end();
+    let last = machine.demote(&agent).await;
+    assert_eq!(last, machine.target.durable(), "demoted: everything is at the next hop");
+    machine.assert_equal();
+    assert_eq!(machine.reasons(), [WindowReason::FirstCopy]);
+    let catch_up = agent.report().0.catch_up.unwrap();
+    assert!(catch_up.finished && catch_up.progress.done_bytes == 2 * DISK_BYTES, "{catch_up:?}");
+    let named = machine.target.controls().into_iter().any(|(_, control)| {
+        matches!(control, Control::Marker(m) if m.kind == MarkerKind::User && m.name.as_deref() == Some("a name"))
+    });
+    assert!(named);
+    let answer = machine.demote(&agent).await;
+    assert_eq!(answer, last, "the second time it finds its work done");
+}
+
+/// The agent dies, the machine goes on writing, the agent comes back: compared, and only what differs is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_incarnation_compares_everything_and_sends_little() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let seed = seed("new incarnation");
+    let mut rng = Rng::new(seed);
+    let machine = Machine::new(&mut rng);
+    let agent = machine.agent();
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    let before = machine.until_point(Lsn::ZERO).await;
+    assert_eq!(machine.target.image_bytes(), 2 * (8 << 20), "zeroes are not sent");
+    let first = machine.target.incarnation();
+    agent.shut_down().await;
+    drop(agent);
+    // Nobody captures these.
+    let mut lost = AlignedBuffer::zeroed(4096).unwrap();
+    for n in 0..20 {
+        rng.fill(&mut lost);
+        direct(machine.disks[n % 2].path()).write_all_at(&lost, n as u64 * 512 * 1024).unwrap();
+    }
+    let agent = machine.agent();
+    agent.resume().await.unwrap();
+    machine.until_closed(2).await;
+    assert_ne!(machine.target.incarnation(), first);
+    machine.assert_equal();
+    let sent = machine.target.catch_up_bytes(before);
+    assert_eq!(sent, 20 * 4096, "only what was written unseen");
+    assert!(machine.target.hash_requests() > 0);
+    agent.shut_down().await;
+    drop(agent);
+    // Once more, while the machine writes.
+    let load = Workload::start(&machine, seed);
+    let agent = machine.agent();
+    agent.resume().await.unwrap();
+    machine.until_closed(3).await;
+    load.end();
+    machine.demote(&agent).await;
+    machine.assert_equal();
+    let new = WindowReason::NewIncarnation;
+    assert_eq!(machine.reasons(), [WindowReason::FirstCopy, new, new]);
+}
+
+/// The ring overflows: what lies before stays, a window opens behind it, and the target ends up equal.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overflow_leads_to_a_catch_up() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let mut machine = Machine::new(&mut Rng::new(seed("overflow")));
+    machine.options.ring_bytes = 2 << 20;
+    let agent = machine.agent();
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    machine.until_point(Lsn::ZERO).await;
+    let mut big = AlignedBuffer::zeroed(10 << 20).unwrap();
+    let file = direct(machine.disks[0].path());
+    // More at once than the ring holds; again, should the agent have been faster.
+    for round in 0..100 {
+        big.fill(round);
+        file.write_all_at(&big, 0).unwrap();
+        if !agent.report().0.losses.is_empty() {
+            break;
+        }
+    }
+    machine.until_closed(2).await;
+    assert_eq!(agent.report().0.losses, [("ring-overflow".to_owned(), 1)]);
+    machine.demote(&agent).await;
+    machine.assert_equal();
+    assert_eq!(machine.reasons(), [WindowReason::FirstCopy, WindowReason::RingOverflow]);
+}
+
+/// Guards P1. T-1: the receiver is behind what the agent still has. Nothing is renumbered: a new incarnation, and a
+/// comparison.
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_a_receiver_that_lost_records_gets_a_new_incarnation() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let machine = Machine::new(&mut Rng::new(seed("t1")));
+    let agent = machine.agent();
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    let file = direct(machine.disks[0].path());
+    machine.until_point(Lsn::ZERO).await;
+    for n in 0..50 {
+        file.write_all_at(&AlignedBuffer::zeroed(4096).unwrap(), n * 4096).unwrap();
+    }
+    let durable = machine.target.durable();
+    let written = machine.until_point(durable.plus(50)).await;
+    let first = machine.target.incarnation();
+    machine.target.lose_newest(30);
+    machine.until_closed(2).await;
+    assert!(written > Lsn::ZERO);
+    assert_ne!(machine.target.incarnation(), first);
+    machine.demote(&agent).await;
+    machine.assert_equal();
+    let losses = agent.report().0.losses;
+    assert_eq!(losses, [("position-lost".to_owned(), 1)]);
+}
+
+/// After a failback: capture is active before the machine writes, and nothing is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn continuing_at_a_shared_position_copies_nothing() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let machine = Machine::new(&mut Rng::new(seed("continue")));
+    let agent = machine.agent();
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    machine.until_point(Lsn::ZERO).await;
+    let fork = machine.demote(&agent).await;
+    let chain = match carry_out(&agent, Order::AgentStop { machine: machine.start().machine }).await
+    {
+        Ok(OrderOutcome::Position(position)) => position.chain,
+        other => panic!("{other:?}"),
+    };
+    carry_out(&agent, Order::AgentFence { epoch: epoch(2) }).await.unwrap();
+    let refused = carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap_err();
+    assert_eq!(refused.code, "fenced", "its epoch is over");
+    let lineage = Lineage::root(epoch(1));
+    let lineage = lineage.extend(epoch(2), fork).unwrap().extend(epoch(3), fork).unwrap();
+    let mode = StartMode::Continue { lsn: fork, chain };
+    let start = AgentStart { lineage, mode, ..machine.start() };
+    carry_out(&agent, Order::AgentStart(start)).await.unwrap();
+    let load = Workload::start(&machine, 1);
+    machine.until_point(fork.plus(20)).await;
+    load.end();
+    machine.demote(&agent).await;
+    machine.assert_equal();
+    assert_eq!(machine.reasons(), [WindowReason::FirstCopy], "no further window");
+}
+
+/// T-11 and the fence: another instance is inert, a fenced agent stays so across restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instance_and_a_fenced_agent_are_inert() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let mut machine = Machine::new(&mut Rng::new(seed("fence")));
+    let agent = machine.agent();
+    let other = AgentStart { instance: InstanceId::from_bytes([5; 16]), ..machine.start() };
+    let refused = carry_out(&agent, Order::AgentStart(other)).await.unwrap_err();
+    assert_eq!(refused.code, "other-instance");
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    machine.until_point(Lsn::ZERO).await;
+    // The recovered machine: the same state on its disk, but another instance.
+    let clone = std::mem::replace(&mut machine.instance, InstanceId::from_bytes([5; 16]));
+    let recovered = machine.agent();
+    recovered.resume().await.unwrap();
+    assert_eq!(recovered.report().0.machine, None, "inert");
+    machine.instance = clone;
+    machine.target.refuse(Refusal::Fenced { offered: epoch(1), current: epoch(2) });
+    let mut fenced = false;
+    for _ in 0..6000 {
+        fenced = agent.report().0.fenced;
+        if fenced {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(fenced, "the refusal is made durable");
+    agent.shut_down().await;
+    let restarted = machine.agent();
+    restarted.resume().await.unwrap();
+    assert!(restarted.report().0.fenced);
+    let refused = carry_out(&restarted, Order::AgentStart(machine.start())).await.unwrap_err();
+    assert_eq!(refused.code, "fenced");
+}
