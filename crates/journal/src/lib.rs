@@ -21,9 +21,12 @@
 //! # Deliberately absent
 //! Rewriting: a log is never truncated but by recovery, and a record is never changed.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod bugs;
 mod error;
 mod format;
+pub mod inspect;
 mod limits;
 mod log;
 mod recovery;

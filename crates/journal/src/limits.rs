@@ -23,7 +23,7 @@ pub(crate) const CHECKPOINT_RECORDS: usize = 64;
 pub(crate) fn segment_bytes(bytes: u64, sector_bytes: u32) -> Result<(), JournalError> {
     let sector_bytes = u64::from(sector_bytes);
     let (min, max) = (SEGMENT_SECTORS_MIN * sector_bytes, SEGMENT_BYTES_MAX);
-    if bytes < min || bytes > max || bytes % sector_bytes != 0 {
+    if bytes < min || bytes > max || !bytes.is_multiple_of(sector_bytes) {
         return Err(JournalError::SegmentBytes { segment_bytes: bytes, sector_bytes, min, max });
     }
     Ok(())

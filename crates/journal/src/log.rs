@@ -261,6 +261,12 @@ impl Log {
         }
     }
 
+    /// How many segments are kept, the one being written included.
+    #[must_use]
+    pub fn segments_kept(&self) -> usize {
+        self.state().segments.len()
+    }
+
     /// Flushes, and notes durably where the log ends, so that a missing end is known as corruption from now on.
     /// Dropping a log without this is no error: recovery then decides by what it finds.
     ///
