@@ -125,8 +125,11 @@ impl Agent {
             losses: self.status.losses(),
         };
         let mut problems: Vec<ApiError> = self.status.problem().into_iter().collect();
-        if let Some(refusal) = shown.and_then(|(_, uplink)| uplink.refusal()) {
-            problems.push(shown_refusal(&refusal));
+        if let Some((_, uplink)) = shown {
+            problems.extend(uplink.refusal().as_ref().map(shown_refusal));
+            problems.extend(uplink.connect_error().map(|cause| {
+                ApiError::new(&codes::NODE_SILENT, format!("the process server: {cause}"))
+            }));
         }
         (report, problems)
     }
@@ -177,8 +180,15 @@ impl Agent {
         let (commands, orders) = mpsc::channel(COMMANDS_MAX);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         let (state, dir) = (Arc::clone(&self.state), self.dir.clone());
+        let status = Arc::clone(&self.status);
         let task = tokio::spawn(async move {
             let end = run.drive(orders).await;
+            if let RunEnd::DiskReplaced = end {
+                let cause = "a protected disk is gone, or another one has its place";
+                let problem = ApiError::new(&codes::DISK_UNUSABLE, cause)
+                    .cure("if it is the same disk, restart the agent: everything is compared then");
+                status.set_problem(Some(problem));
+            }
             if let Err(error) = record(&state, &dir, end) {
                 tracing::error!(%error, "the end of the run could not be made durable");
             }
@@ -299,7 +309,7 @@ async fn stop(run: Running) {
 /// Makes durable why a run ended.
 fn record(state: &Mutex<AgentState>, dir: &Path, end: RunEnd) -> Result<(), StateError> {
     match end {
-        RunEnd::Abandoned => Ok(()),
+        RunEnd::Abandoned | RunEnd::DiskReplaced => Ok(()),
         RunEnd::Demoted(Tip { lsn, chain }) => save(state, dir, |state| {
             if let Phase::Running { start } = &state.phase {
                 state.phase = Phase::Demoted { start: start.clone(), lsn, chain };

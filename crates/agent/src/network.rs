@@ -72,6 +72,10 @@ impl Uplink for FleetUplink {
         self.0.status().borrow().refusal.clone()
     }
 
+    fn connect_error(&self) -> Option<String> {
+        self.0.status().borrow().connect_error.clone()
+    }
+
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let sender = self.0.clone();
         Box::pin(async move { sender.stop().await })

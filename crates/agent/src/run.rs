@@ -19,11 +19,11 @@ use crate::plan::Plan;
 use crate::source::{Begin, Source};
 use crate::status::Status;
 use crate::uplink::{Network, Uplink};
-use catch_up::{CatchUp, ImageProgress};
+use catch_up::{CatchUp, CatchUpError, ImageProgress};
 use landfall_api_types::order::{AgentStart, StartMode};
 use landfall_api_types::resource::CaptureMode;
 use landfall_api_types::{ApiError, codes};
-use landfall_capture::{Capture, CaptureError, Options, Target};
+use landfall_capture::{Capture, CaptureError, Options, State, Target};
 use landfall_repl::{Refusal, SourceIdentity};
 use landfall_types::{Incarnation, Lsn, WindowReason};
 use pump::{Pump, PumpEnd};
@@ -61,6 +61,8 @@ pub enum RunEnd {
     Demoted(Tip),
     /// The link gave up for good.
     Refused(Refusal),
+    /// A disk is gone, or another one has its place (trap T-8): it must not be taken for the protected one.
+    DiskReplaced,
     /// Whoever gives the orders is gone.
     Abandoned,
 }
@@ -183,7 +185,6 @@ impl Run {
                 },
             }
         }
-        self.config.status.set_problem(None);
         let begin = match reason {
             Some(reason) if self.source.tail().is_some() => Begin::Behind(self.plan(reason)),
             Some(_) | None => Begin::AtReceiver,
@@ -240,14 +241,18 @@ impl Run {
                         return LoadEnd::Broken(broken.0);
                     }
                 }
-                Some(done) = catching_up.join_next(), if !catching_up.is_empty() => {
-                    if let Ok(Err(error)) = done {
+                Some(done) = catching_up.join_next(), if !catching_up.is_empty() => match done {
+                    Ok(Ok(())) => self.config.status.set_problem(None),
+                    // The pump tells why, and what lies before the loss.
+                    Ok(Err(CatchUpError::Capture(CaptureError::Lost(_)))) => {}
+                    Ok(Err(error)) => {
                         tracing::error!(%error, "the catch-up ended");
-                        self.config.status.set_problem(Some(
-                            ApiError::new(&codes::NODE_FAILED, format!("catch-up: {error}"))));
+                        self.config.status.set_problem(Some(shown(&error)));
+                        tokio::time::sleep(RETRY).await;
                         return LoadEnd::Lost { reason: WindowReason::CaptureGap, code: "catch-up-failed" };
                     }
-                }
+                    Err(error) => tracing::error!(%error, "the catch-up was ended"),
+                },
                 _ = unknown.tick(), if catching_up.is_empty() => {
                     if let Some((window, ranges)) = self.source.open_for_unknown() {
                         catching_up.spawn(self.catch_up().reread(window, ranges));
@@ -288,12 +293,7 @@ impl Run {
                 return LoadEnd::of(end);
             }
         };
-        let durable = tokio::time::timeout(DEMOTE_MAX, self.source.durable_to(tip.lsn)).await;
-        let answer = durable.map(|()| tip).map_err(|_| {
-            ApiError::new(&codes::NODE_FAILED, "the process server has not taken the last records")
-                .detail("last", tip.lsn)
-                .detail("durable", self.source.durable().here)
-        });
+        let answer = self.settle_demotion(tip).await;
         let failed = answer.is_err();
         let _gone = reply.send(answer);
         if failed {
@@ -301,6 +301,23 @@ impl Run {
             return LoadEnd::Lost { reason: WindowReason::CaptureGap, code: "demotion-given-up" };
         }
         LoadEnd::Run(RunEnd::Demoted(tip))
+    }
+
+    /// All of the log at the next hop, and nothing written behind its last marker (trap T-16).
+    async fn settle_demotion(&self, tip: Tip) -> Result<Tip, ApiError> {
+        let durable = tokio::time::timeout(DEMOTE_MAX, self.source.durable_to(tip.lsn)).await;
+        if durable.is_err() {
+            let cause = "the process server has not taken the last records";
+            return Err(ApiError::new(&codes::NODE_FAILED, cause)
+                .detail("last", tip.lsn)
+                .detail("durable", self.source.durable().here));
+        }
+        if self.capture.state() != State::Data || self.capture.head() != self.capture.drained() {
+            let cause = "the machine wrote to its disks behind the last marker";
+            return Err(ApiError::new(&codes::WRONG_STATE, cause)
+                .cure("shut the machine down, or unmount its disks, before it is failed over"));
+        }
+        Ok(tip)
     }
 
     fn catch_up(&self) -> CatchUp {
@@ -341,9 +358,7 @@ impl LoadEnd {
                 };
                 Self::Lost { reason, code: loss.reason.code() }
             }
-            PumpEnd::DiskReplaced => {
-                Self::Lost { reason: WindowReason::CaptureGap, code: "disk-replaced" }
-            }
+            PumpEnd::DiskReplaced => Self::Run(RunEnd::DiskReplaced),
             PumpEnd::Stopped => {
                 Self::Lost { reason: WindowReason::CaptureGap, code: "capture-stopped" }
             }
@@ -383,11 +398,21 @@ pub(crate) fn refused(error: &CaptureError) -> ApiError {
         }
         _ => &codes::CAPTURE_UNAVAILABLE,
     };
-    let mut cause = error.to_string();
-    let mut source = std::error::Error::source(error);
+    ApiError::new(code, with_causes(error))
+}
+
+/// Why a catch-up can't go on, as the API shows it.
+fn shown(error: &CatchUpError) -> ApiError {
+    ApiError::new(&codes::NODE_FAILED, format!("catch-up: {}", with_causes(error)))
+        .cure("mend what the cause names; the agent tries again by itself")
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
     while let Some(inner) = source {
-        cause = format!("{cause}: {inner}");
+        text = format!("{text}: {inner}");
         source = inner.source();
     }
-    ApiError::new(code, cause)
+    text
 }

@@ -24,6 +24,8 @@ pub trait Uplink: Send + Sync + 'static {
     fn sent(&self) -> Lsn;
     /// Why the last session ended, if it was refused.
     fn refusal(&self) -> Option<Refusal>;
+    /// Why the last attempt to connect failed, with its causes.
+    fn connect_error(&self) -> Option<String>;
     /// Stops; nothing is sent any more when this returns.
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }

@@ -365,15 +365,13 @@ async fn another_instance_and_a_fenced_agent_are_inert() {
     assert_eq!(recovered.report().0.machine, None, "inert");
     machine.instance = clone;
     machine.target.refuse(Refusal::Fenced { offered: epoch(1), current: epoch(2) });
-    let mut fenced = false;
-    for _ in 0..6000 {
-        fenced = agent.report().0.fenced;
-        if fenced {
-            break;
+    let fenced = async {
+        while !agent.report().0.fenced {
+            tokio::task::yield_now().await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    assert!(fenced, "the refusal is made durable");
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, fenced).await.expect("the refusal is made durable");
     agent.shut_down().await;
     let restarted = machine.agent();
     restarted.resume().await.unwrap();

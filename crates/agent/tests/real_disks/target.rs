@@ -328,6 +328,10 @@ impl Uplink for Link {
         self.ended.borrow().clone()
     }
 
+    fn connect_error(&self) -> Option<String> {
+        None
+    }
+
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.task.abort();
         Box::pin(std::future::ready(()))
