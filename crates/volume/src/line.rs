@@ -71,7 +71,12 @@ impl Line {
 }
 
 /// A log that takes frames. It can't be written by an export: there is no method for that, and a log is held by one
-/// of the two types at a time (design section 7).
+/// of the two types at a time (design section 7). Neither can be copied:
+///
+/// ```compile_fail,E0277
+/// fn has_two_holders<T: Clone>() {}
+/// has_two_holders::<landfall_volume::AppliedLog>();
+/// ```
 #[derive(Debug)]
 pub struct AppliedLog(Arc<Line>);
 
@@ -101,7 +106,18 @@ impl AppliedLog {
 }
 
 /// A log that an export or a catch-up writes: positions are given here, in the order of the calls. Frames can't be
-/// applied to it.
+/// applied to it, and once it takes frames it can't be written any more:
+///
+/// ```compile_fail,E0382
+/// fn follow(branch: landfall_volume::BranchLog) {
+///     let applied = branch.into_applied();
+///     let written_again = branch.into_applied();
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn has_two_holders<T: Clone>() {}
+/// has_two_holders::<landfall_volume::BranchLog>();
+/// ```
 #[derive(Debug)]
 pub struct BranchLog {
     line: Arc<Line>,

@@ -203,6 +203,9 @@ impl Medium {
         let kept = usize::try_from(kept).expect("no longer than the buffer");
         let (inside, beyond) = out.split_at_mut(kept);
         beyond.fill(0);
+        if inside.is_empty() {
+            return Ok(());
+        }
         device.read_at(offset, inside).map_err(StorageError::device("read image"))?;
         Ok(())
     }

@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(kept(&[3], 5), [(id(1), false), (id(3), false)]);
         // The image stands at the fork: the parent's records are not needed, its name still is.
         assert_eq!(kept(&[3], 20), [(id(1), true), (id(3), false)]);
-        assert_eq!(kept(&[4], 12), [(id(2), false), (id(4), false)]);
+        assert_eq!(kept(&[4], 12), [(id(1), true), (id(2), false), (id(4), false)]);
+        assert_eq!(kept(&[4], 15), [(id(2), true), (id(4), false)]);
     }
 
     #[test]

@@ -143,7 +143,13 @@ impl Cycle {
         for at in self.from.get()..=self.oracle.lsn().get() {
             let at = Lsn::new(at);
             let offered = choices.legal.iter().any(|(first, last)| *first <= at && at <= *last);
-            assert_eq!(offered, self.oracle.legal_at(at), "{at:?}");
+            let ranges = &choices.legal;
+            assert_eq!(
+                offered,
+                self.oracle.legal_at(at),
+                "{at:?} of {ranges:?} from {:?}",
+                self.from
+            );
         }
         assert!(choices.points.iter().all(|point| self.oracle.legal_at(point.lsn)));
         let newest = self.oracle.newest_legal(self.from, self.oracle.lsn());
@@ -157,7 +163,8 @@ impl Cycle {
         assert!(self.oracle.legal_at(to) && to <= wanted);
         self.replica.fold(to).expect("folded");
         assert_same(&read_images(&self.medium), self.oracle.content_at(to), "image");
-        self.from = to;
+        // Pinned by what diverged it may stop before the first position that can be chosen.
+        self.from = self.from.max(to);
     }
 
     fn test_branch(&mut self, point: Lsn) -> Arc<Branch> {

@@ -50,11 +50,11 @@ fn check_points(replica: &Replica, oracle: &Producer, durable: Lsn, what: &str) 
 }
 
 fn script(producer: &mut Producer) {
-    producer.write(0, 0, &[1; 700]);
+    producer.write(0, 0, &[1; 1024]);
     producer.write(1, 512, &[2; 512]);
     producer.marker(1, None);
-    producer.write(0, 256, &[3; 512]);
-    producer.push(|lsn| landfall_types::Record::zero(lsn, DiskIndex(1), 600, 1000));
+    producer.write(0, 512, &[3; 1024]);
+    producer.push(|lsn| landfall_types::Record::zero(lsn, DiskIndex(1), 512, 1024));
     producer.marker(2, None);
 }
 
@@ -138,7 +138,8 @@ fn roles_and_branches() {
     replica.commit().expect("committed");
     promised.push(last.clone());
     medium.promise();
-    replica.fold(early).expect_err("the former branch is kept");
+    replica.fold(producer.lsn()).expect_err("the image follows the branch now");
+    replica.fold(early).expect("both branches share what lies before");
     let receipt = replica.demote(UnixNanos(1)).expect("demoted");
     promised.push((Role::Frozen, 3, last.2.clone()));
     medium.promise();

@@ -115,20 +115,18 @@ impl Branch {
     /// # Errors
     /// [`ContentError`]; after a storage error a part may have been written.
     pub fn write(&self, disk: DiskIndex, offset: u64, data: &Bytes) -> Result<(), ContentError> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        self.put(disk, offset, data.len() as u64, |first| {
-            let mut records = Vec::with_capacity(data.len().div_ceil(PAYLOAD_BYTES_MAX));
-            let mut at = 0;
-            let mut lsn = first;
-            while at < data.len() {
-                let end = data.len().min(at + PAYLOAD_BYTES_MAX);
-                records.push(Record::write(lsn, disk, offset + at as u64, data.slice(at..end)));
-                lsn = lsn.next();
-                at = end;
-            }
-            records
+        self.put(disk, offset, data.len() as u64, |first, newest, sectors| {
+            let whole = if sectors.len() == data.len() as u64 {
+                data.clone()
+            } else {
+                let length = usize::try_from(sectors.len()).expect("little more than the data");
+                let mut whole = vec![0; length];
+                newest.read(disk, sectors.start, &mut whole)?;
+                let skip = usize::try_from(offset - sectors.start).expect("less than a sector");
+                whole[skip..skip + data.len()].copy_from_slice(data);
+                Bytes::from(whole)
+            };
+            Ok(writes(first, disk, sectors.start, &whole))
         })
     }
 
@@ -137,10 +135,7 @@ impl Branch {
     /// # Errors
     /// [`ContentError`].
     pub fn zero(&self, disk: DiskIndex, offset: u64, length: u64) -> Result<(), ContentError> {
-        if length == 0 {
-            return Ok(());
-        }
-        self.put(disk, offset, length, |lsn| vec![Record::zero(lsn, disk, offset, length)])
+        self.put_empty(RecordKind::Zero, disk, offset, length)
     }
 
     /// Gives a range up; durable when this returns, and reads as zeroes from then on.
@@ -148,22 +143,65 @@ impl Branch {
     /// # Errors
     /// [`ContentError`].
     pub fn discard(&self, disk: DiskIndex, offset: u64, length: u64) -> Result<(), ContentError> {
-        if length == 0 {
-            return Ok(());
-        }
-        self.put(disk, offset, length, |lsn| vec![Record::discard(lsn, disk, offset, length)])
+        self.put_empty(RecordKind::Discard, disk, offset, length)
     }
 
+    fn put_empty(
+        &self,
+        kind: RecordKind,
+        disk: DiskIndex,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), ContentError> {
+        let end = offset.saturating_add(length);
+        self.put(disk, offset, length, |first, newest, sectors| {
+            // A piece of a sector at either end is written with its neighbors; whole sectors need no bytes.
+            let sector = self.sector_bytes(disk);
+            let inner_start = offset.next_multiple_of(sector).min(sectors.end);
+            let inner_end = (end / sector * sector).max(inner_start);
+            let mut records = Vec::new();
+            let mut lsn = first;
+            let edges = [(sectors.start, inner_start), (inner_end, sectors.end)];
+            for (start, stop) in edges.into_iter().filter(|(start, stop)| start < stop) {
+                let mut whole =
+                    vec![0; usize::try_from(stop - start).expect("at most two sectors")];
+                newest.read(disk, start, &mut whole)?;
+                let at =
+                    |byte: u64| usize::try_from(byte.clamp(start, stop) - start).expect("within");
+                whole[at(offset)..at(end)].fill(0);
+                records.push(Record::write(lsn, disk, start, whole.into()));
+                lsn = lsn.next();
+            }
+            if inner_start < inner_end {
+                let make = if kind == RecordKind::Zero { Record::zero } else { Record::discard };
+                records.push(make(lsn, disk, inner_start, inner_end - inner_start));
+            }
+            Ok(records)
+        })
+    }
+
+    fn sector_bytes(&self, disk: DiskIndex) -> u64 {
+        self.geometry(disk).map_or(1, |geometry| geometry.sector_bytes.max(1).into())
+    }
+
+    /// Records cover whole sectors only: a power cut can garble a sector that is being folded into an image, and only
+    /// a record that covers all of it makes it whole again. `make` gets the sectors that the range touches.
     fn put(
         &self,
         disk: DiskIndex,
         offset: u64,
         length: u64,
-        records: impl FnOnce(Lsn) -> Vec<Record>,
+        make: impl FnOnce(Lsn, &Newest<'_>, ByteRange) -> Result<Vec<Record>, ContentError>,
     ) -> Result<(), ContentError> {
         let size = self.geometry(disk).ok_or(ContentError::UnknownDisk(disk))?.size_bytes;
-        within(offset, length, size)?;
-        let last = self.append_with(|first, _| Ok(records(first)))?;
+        let range = within(offset, length, size)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let sector = self.sector_bytes(disk);
+        let start = range.start / sector * sector;
+        let sectors = ByteRange { start, end: range.end.next_multiple_of(sector).min(size) };
+        let last = self.append_with(|first, newest| make(first, newest, sectors))?;
         self.written_bytes.fetch_add(length, Ordering::Relaxed);
         self.line.log.wait_durable(last)?;
         Ok(())
@@ -363,6 +401,18 @@ impl Replica {
         }
         self.dir.sync().map_err(StorageError::device("sync the replica's directory"))
     }
+}
+
+/// Bytes as write records of at most [`PAYLOAD_BYTES_MAX`] bytes.
+fn writes(first: Lsn, disk: DiskIndex, offset: u64, data: &Bytes) -> Vec<Record> {
+    let mut records = Vec::with_capacity(data.len().div_ceil(PAYLOAD_BYTES_MAX));
+    let mut lsn = first;
+    for start in (0..data.len()).step_by(PAYLOAD_BYTES_MAX) {
+        let end = data.len().min(start + PAYLOAD_BYTES_MAX);
+        records.push(Record::write(lsn, disk, offset + start as u64, data.slice(start..end)));
+        lsn = lsn.next();
+    }
+    records
 }
 
 /// The epoch in force at a position of a history.

@@ -2,9 +2,9 @@
 
 use super::{Replica, open_devices};
 use crate::body::{Body, Role, UndoPhase};
-use crate::error::{RoleError, StorageError};
+use crate::error::RoleError;
 use crate::sync::lock;
-use landfall_types::{Chain, Epoch, Lsn};
+use landfall_types::{Chain, Epoch, Lineage, Lsn};
 
 /// What was handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,7 +74,8 @@ impl Replica {
             let devices = open_devices(&*self.images, &body.disks)?;
             self.medium.set_devices(Some(devices));
         }
-        if let Err(error) = self.undo() {
+        // One version of the superblock ends both: a cut between them would leave a release without a way back.
+        if let Err(error) = self.undo_and(end_release) {
             // Refused before anything was changed: the disks stay the machine's.
             let undoing = self.body()?.undo.is_some_and(|undo| undo.phase == UndoPhase::Undoing);
             if body.role == Role::Released && !undoing {
@@ -82,22 +83,19 @@ impl Replica {
             }
             return Err(error.into());
         }
-        self.end_release()?;
         Ok(())
     }
+}
 
-    fn end_release(&self) -> Result<(), StorageError> {
-        let mut core = lock(&self.core);
-        let mut body = core.store.body()?.clone();
-        if body.role == Role::Released {
-            let mut entries = body.lineage.entries().to_vec();
-            entries.pop();
-            // The epoch's number stays used: another order must bring a higher one.
-            if let Ok(lineage) = landfall_types::Lineage::from_entries(entries) {
-                body.lineage = lineage;
-            }
-            body.role = Role::Frozen;
+/// The replica is frozen again, in the history that it had before.
+fn end_release(body: &mut Body) {
+    if body.role == Role::Released {
+        let mut entries = body.lineage.entries().to_vec();
+        entries.pop();
+        // The epoch's number stays used: another order must bring a higher one.
+        if let Ok(lineage) = Lineage::from_entries(entries) {
+            body.lineage = lineage;
         }
-        core.store.write(body)
+        body.role = Role::Frozen;
     }
 }

@@ -107,14 +107,20 @@ impl Replica {
     /// [`FoldError::NoUndo`]; [`FoldError::ForeignWrite`] when a block holds neither what the fold wrote nor what was
     /// there before (nothing is changed then); storage errors.
     pub fn undo(&self) -> Result<(), FoldError> {
+        self.undo_and(|_| {})
+    }
+
+    /// As [`Replica::undo`]; `also` changes what else holds from the same moment on.
+    pub(super) fn undo_and(&self, also: impl FnOnce(&mut Body)) -> Result<(), FoldError> {
         let _folding = lock(&self.folding);
         let body = self.body()?;
         let undo = body.undo.clone().ok_or(FoldError::NoUndo)?;
         let file = self.dir.open(&undo.file).map_err(StorageError::device("open undo file"))?;
         let devices = self.medium.devices()?;
         let device = |disk| devices.get(&disk).ok_or(StorageError::UnknownDisk(disk));
-        if undo.phase == UndoPhase::Saved {
-            // The whole file is read before anything is changed: a damaged one, or a disk that the machine has
+        if undo.phase == UndoPhase::Saved && body.fold_through.is_none() {
+            // Not where the fold itself was cut off: its own torn blocks look like anything, and nobody else has had
+            // the disks yet. The whole file is read before anything is changed: a damaged one, or a disk that the machine has
             // written (trap T-13), leaves all as it is.
             each_saved(&*file, |saved| {
                 let mut now = vec![0; saved.old.len()];
@@ -125,6 +131,10 @@ impl Replica {
                 }
                 Ok(())
             })?;
+        }
+        if undo.phase == UndoPhase::Saved {
+            // Until here a damaged file leaves all as it is.
+            each_saved(&*file, |_| Ok(()))?;
             let undo = UndoEntry { phase: UndoPhase::Undoing, ..undo.clone() };
             lock(&self.core).store.write(Body { undo: Some(undo), ..body })?;
         }
@@ -133,18 +143,19 @@ impl Replica {
             Ok(put.map_err(StorageError::device("put old content back"))?)
         })?;
         self.medium.flush_images()?;
-        self.end_undo(&undo)?;
+        self.end_undo(&undo, also)?;
         self.dir.remove(&undo.file).map_err(StorageError::device("remove undo file"))?;
         Ok(())
     }
 
-    fn end_undo(&self, undo: &UndoEntry) -> Result<(), StorageError> {
+    fn end_undo(&self, undo: &UndoEntry, also: impl FnOnce(&mut Body)) -> Result<(), StorageError> {
         // No map may be built or read between the two: the records up to where the image was are needed again.
         let _trims = write(&self.medium.trims);
         let mut core = lock(&self.core);
         let body = core.store.body()?.clone();
-        let body =
+        let mut body =
             Body { undo: None, fold_through: None, folded: undo.from, base: undo.base, ..body };
+        also(&mut body);
         core.store.write(body.clone())?;
         let line = self.line();
         let (maps, timeline) = core.build(&body, body.log, line.log.tail().lsn)?;
