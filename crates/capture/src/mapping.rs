@@ -36,7 +36,8 @@ impl Mapping {
         Ok(Self::own(address, bytes))
     }
 
-    fn anonymous(bytes: usize) -> io::Result<Self> {
+    /// Memory of our own, zeroed.
+    pub(crate) fn anonymous(bytes: usize) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: as above.
         let address = unsafe {

@@ -109,3 +109,94 @@ impl Reader {
         Found::Nothing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: u64 = 0x1234_5678_9abc_def0;
+    const HEAD: u64 = 4096;
+
+    fn reader(stuck_after: Duration) -> Reader {
+        let bytes = usize::try_from(SEGMENT_VALUE).expect("fits");
+        let ring = Mapping::anonymous(bytes).expect("memory");
+        Reader::new(ring, 1, KEY, stuck_after)
+    }
+
+    /// Writes a record at the reader's position, as the program does: the commit word last.
+    fn put(reader: &Reader, kind: u8, target: u16, data: u32, length: u64, key: u64) {
+        let at = reader.at();
+        let [a, b, c, d] = data.to_le_bytes();
+        let [e, f] = target.to_le_bytes();
+        let word = u64::from_le_bytes([a, b, c, d, e, f, kind, 0]);
+        let store = |offset, value| reader.ring.word(at + offset).store(value, Ordering::SeqCst);
+        store(8, 8192);
+        store(16, length);
+        store(24, 7);
+        store(32, word);
+        for n in (0..data as usize).step_by(8) {
+            store(48 + n, u64::MAX);
+        }
+        store(0, (reader.position + 1) ^ key);
+    }
+
+    fn loss(reader: &mut Reader) -> Option<LostReason> {
+        match reader.next(HEAD, 2) {
+            Found::Loss(reason) => Some(reason),
+            Found::Record(_) | Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn records_come_in_order_and_only_when_complete() {
+        let mut reader = reader(Duration::MAX);
+        assert!(matches!(reader.next(HEAD, 2), Found::Nothing), "memory is no record");
+        put(&reader, layout::KIND_WRITE, 1, 512, 512, !KEY);
+        assert!(matches!(reader.next(HEAD, 2), Found::Nothing), "an earlier load's record");
+        put(&reader, layout::KIND_WRITE, 1, 512, 512, KEY);
+        assert!(matches!(reader.next(0, 2), Found::Nothing), "not behind the limit");
+        let Found::Record(record) = reader.next(HEAD, 2) else { panic!("it is complete") };
+        assert_eq!(record.kind, CapturedKind::Write(vec![0xff; 512].into()));
+        assert_eq!((record.disk, record.offset, record.time_ns), (DiskIndex(1), 8192, 7));
+        assert_eq!((record.ring_position, reader.position()), (560, 560));
+        put(&reader, layout::KIND_DISCARD, 0, 0, 1 << 40, KEY);
+        let Found::Record(record) = reader.next(HEAD, 2) else { panic!("it is complete") };
+        assert_eq!((record.kind, record.length), (CapturedKind::Discard, 1 << 40));
+    }
+
+    /// A record that is reserved and never completed must not end replication silently.
+    #[test]
+    fn a_record_that_never_completes_ends_data_mode() {
+        let mut reader = reader(Duration::ZERO);
+        assert_eq!(loss(&mut reader), None, "seen for the first time");
+        assert_eq!(loss(&mut reader), Some(LostReason::Stuck));
+    }
+
+    #[test]
+    fn bytes_that_the_program_never_writes_end_data_mode() {
+        let too_long = u32::try_from(RECORD_DATA_MAX).expect("fits") + 8;
+        let bad = [
+            (layout::KIND_WRITE, 2, 512, 512),
+            (layout::KIND_WRITE, 0, too_long, u64::from(too_long)),
+            (layout::KIND_WRITE, 0, 512, 1024),
+            (layout::KIND_WRITE, 0, 0, 0),
+            (layout::KIND_ZERO, 0, 512, 512),
+            (99, 0, 0, 512),
+        ];
+        for (kind, target, data, length) in bad {
+            let mut reader = reader(Duration::MAX);
+            put(&reader, kind, target, data.min(1024), length, KEY);
+            if data > 1024 {
+                let at = reader.at();
+                let word = u64::from(data) | u64::from(kind) << 48;
+                reader.ring.word(at + 32).store(word, Ordering::SeqCst);
+            }
+            let found = loss(&mut reader);
+            assert_eq!(found, Some(LostReason::Malformed), "{kind} {target} {data} {length}");
+            assert_eq!(reader.position(), 0, "nothing of it was handed out");
+        }
+        let mut reader = reader(Duration::MAX);
+        put(&reader, layout::KIND_UNREADABLE, 0, 0, 4096, KEY);
+        assert_eq!(loss(&mut reader), Some(LostReason::Unreadable));
+    }
+}
