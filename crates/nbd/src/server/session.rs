@@ -359,8 +359,10 @@ where
             Some(Ending::Disconnected) => Ok(SessionEnd::Disconnected),
             Some(Ending::Left) | None => Ok(SessionEnd::ClientLeft),
         };
+        // After its farewell a client sends nothing more that would have to be drained.
+        let left = matches!(end, Ok(SessionEnd::ClientLeft));
         let handing_over = async {
-            if self.output.finish().await.is_ok() {
+            if self.output.finish().await.is_ok() && !left {
                 self.input.drain().await;
             }
         };
