@@ -89,6 +89,19 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeviceError`]; any part of the range may then hold old or new bytes.
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError>;
+    /// Writes all of `parts`, one behind the other, from `offset` on: as [`File::write_at`] with the parts joined, and
+    /// with fewer requests where the medium can take several at once.
+    ///
+    /// # Errors
+    /// As [`File::write_at`].
+    fn write_all_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DeviceError> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Cuts the file or extends it by zeroes.
     ///
     /// # Errors

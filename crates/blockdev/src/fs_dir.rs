@@ -232,6 +232,10 @@ impl File for FsFile {
         self.raw.write_at(offset, data)
     }
 
+    fn write_all_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DeviceError> {
+        self.raw.write_parts(offset, parts)
+    }
+
     fn set_len(&self, length: u64) -> Result<(), DeviceError> {
         self.raw.check_writable()?;
         self.raw.os().set_len(length).map_err(self.raw.fail(Action::Resize))

@@ -4,7 +4,7 @@ use crate::{Action, DeviceError};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{File as OsFile, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +15,8 @@ const DIRECT_ALIGN_MIN: u64 = 512;
 const DIRECT_ALIGN_MAX: u64 = 4096;
 /// Value of `direct_align` when even pages are refused.
 const DIRECT_OFF: u64 = u64::MAX;
+/// Parts of one request: far below the system's limit of 1024.
+const PARTS_MAX: usize = 16;
 /// How much is zeroed at once where the medium has no call for it.
 const ZERO_CHUNK: usize = 1 << 20;
 
@@ -118,6 +120,43 @@ impl RawFile {
             }
         }
         Ok(())
+    }
+
+    /// A whole write of several parts in as few requests as the system takes.
+    pub(crate) fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DeviceError> {
+        self.check_writable()?;
+        let mut at = offset;
+        for some in parts.chunks(PARTS_MAX) {
+            let total: usize = some.iter().map(|part| part.len()).sum();
+            let written = self.try_parts(at, some);
+            // What one request did not take is written part by part: writing the same bytes again does no harm.
+            if written != total {
+                let mut part_at = at;
+                for part in some {
+                    self.write_at(part_at, part)?;
+                    part_at += part.len() as u64;
+                }
+            }
+            at += total as u64;
+        }
+        Ok(())
+    }
+
+    /// How many bytes one request has written; 0 where it can't be made.
+    fn try_parts(&self, offset: u64, parts: &[&[u8]]) -> usize {
+        if parts.len() < 2 {
+            return 0;
+        }
+        let mut at = offset;
+        for part in parts {
+            if self.direct_for(at, part.as_ptr(), part.len()).is_none() {
+                return 0;
+            }
+            at += part.len() as u64;
+        }
+        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let Some(direct) = &self.direct else { return 0 };
+        rustix::io::pwritev(direct, &slices, offset).unwrap_or(0)
     }
 
     /// Zeroes a range, keeping (`Keep`) or giving back (`Free`) its space, by the medium's own call where there is one.

@@ -109,6 +109,22 @@ fn aligned_and_unaligned(dir: &dyn Dir) {
         file.read_at(8192, &mut aligned).expect("aligned read");
         assert!(aligned[..] == expected[8192..16384], "round {round}");
     }
+    let parts: Vec<AlignedBuf> = (1..=20_u8)
+        .map(|fill| {
+            let mut part = AlignedBuf::zeroed(4096);
+            part.fill(fill);
+            part
+        })
+        .collect();
+    for (offset, last) in [(0, 20), (4096, 20), (100, 3)] {
+        let slices: Vec<&[u8]> = parts[..last].iter().map(|part| &part[..]).collect();
+        file.write_all_at(offset, &slices).expect("write parts");
+        let mut found = vec![0; last * 4096];
+        file.read_at(offset, &mut found).expect("read");
+        assert!(found == slices.concat(), "parts at {offset}");
+    }
+    file.write_all_at(0, &[]).expect("no parts");
+    file.set_len(64 << 10).expect("back to its length");
     let mut beyond = AlignedBuf::zeroed(128 << 10);
     assert!(matches!(file.read_at(0, &mut beyond), Err(DeviceError::OutOfRange { .. })));
 }

@@ -49,8 +49,10 @@ impl Log {
     /// Writes and syncs. Without room nothing is lost: the frames stay in memory, and are written again, the same bytes to
     /// the same place, by the next flush.
     fn write_frames(&self, file: &dyn File, frames: &[Arc<Frame>]) -> Result<(), JournalError> {
-        for frame in frames {
-            file.write_at(frame.offset, &frame.bytes)
+        // Frames lie one behind the other.
+        if let Some(first) = frames.first() {
+            let parts: Vec<&[u8]> = frames.iter().map(|frame| &*frame.bytes).collect();
+            file.write_all_at(first.offset, &parts)
                 .map_err(JournalError::device("write to the log"))?;
         }
         if self.bugs.has(SeededBug::AckBeforeFlush) {

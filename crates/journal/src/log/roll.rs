@@ -12,6 +12,14 @@ pub(super) fn new_salt() -> Result<u64, JournalError> {
     getrandom::u64().map_err(|_| JournalError::NoRandomness)
 }
 
+/// A file for a segment.
+struct Slot {
+    file: Arc<dyn File>,
+    name: String,
+    /// Its name is not durable yet.
+    is_new: bool,
+}
+
 impl Log {
     /// Begins a new segment. The guard proves that nobody appends meanwhile.
     ///
@@ -55,7 +63,7 @@ impl Log {
     }
 
     fn begin_segment(&self, base: Position) -> Result<(), JournalError> {
-        let (file, name) = self.take_slot().map_err(|error| self.poison(error))?;
+        let Slot { file, name, is_new } = self.take_slot().map_err(|error| self.poison(error))?;
         let sequence = self.state().last().header.sequence + 1;
         let header = SegmentHeader {
             sector_bytes: self.sector_bytes,
@@ -65,11 +73,11 @@ impl Log {
             base,
         };
         if let Err(error) = write_header(&*file, &header) {
-            // Without room the file holds nothing yet; anything else leaves that unknown.
-            self.state().spares.push(name);
+            // Without room the file holds nothing yet; anything else leaves that unknown, and poisons.
+            let _ = self.dir.remove(&name);
             return Err(self.poison(error));
         }
-        if !self.bugs.has(SeededBug::NameNotSynced) {
+        if is_new && !self.bugs.has(SeededBug::NameNotSynced) {
             let synced = self.dir.sync().map_err(JournalError::device("sync the directory"));
             synced.map_err(|error| self.poison(error))?;
         }
@@ -81,30 +89,26 @@ impl Log {
     }
 
     /// A file for the next segment with all its space reserved: one that was emptied by a trim, or a new one.
-    fn take_slot(&self) -> Result<(Arc<dyn File>, String), JournalError> {
+    fn take_slot(&self) -> Result<Slot, JournalError> {
         const DOING: &str = "make room for a segment";
         let spare = self.state().spares.pop();
-        let (file, name) = match spare {
-            Some(name) => (self.dir.open(&name).map_err(JournalError::device(DOING)), name),
+        let (file, name, is_new) = match spare {
+            Some(name) => (self.dir.open(&name).map_err(JournalError::device(DOING))?, name, false),
             None => {
                 let mut state = self.state();
                 let name = slot_name(state.next_slot);
                 state.next_slot += 1;
                 drop(state);
-                (self.dir.create(&name).map_err(JournalError::device(DOING)), name)
+                (self.dir.create(&name).map_err(JournalError::device(DOING))?, name, true)
             }
         };
-        match file {
-            Ok(file) => match file.allocate(0, self.segment_bytes) {
-                Ok(()) => Ok((file, name)),
-                Err(error) => {
-                    self.state().spares.push(name);
-                    Err(JournalError::device(DOING)(error))
-                }
-            },
-            // A name that could not be created (no room for it) is not there to be a spare; its number is not used again.
-            Err(error) => Err(error),
+        let reserved = !is_new && file.len().is_ok_and(|length| length == self.segment_bytes);
+        if !reserved && let Err(error) = file.allocate(0, self.segment_bytes) {
+            // Its name may not be durable: as a spare it would be taken without syncing that.
+            let _ = self.dir.remove(&name);
+            return Err(JournalError::device(DOING)(error));
         }
+        Ok(Slot { file, name, is_new })
     }
 
     /// [`SeededBug::RollBeforeFlush`].

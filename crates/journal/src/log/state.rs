@@ -3,17 +3,20 @@
 use crate::bugs::{Bugs, SeededBug};
 use crate::format::align_up;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX};
 use crate::log::cursor::{Cursor, Place, Producers};
 use crate::log::segment::{Segment, SegmentState};
 use crate::table::{Producer, index_u32};
 use crate::{JournalError, Position, Stamp};
-use landfall_blockdev::AlignedBuf;
+use landfall_blockdev::{ALIGN_BYTES, AlignedBuf};
 use landfall_types::{Chain, Control, HEADER_BYTES, Lsn, Record};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Buffers that are kept for later frames.
-const POOL_BUFFERS_MAX: usize = 4;
+/// Bytes of buffers that are kept for later frames: fresh memory costs a page fault each 4 KiB.
+const POOL_BYTES_MAX: usize = 4 << 20;
+/// Least size of a new buffer.
+const BUFFER_BYTES_MIN: usize = 16 << 10;
 
 /// A frame in memory that is complete and not yet durable.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub(crate) struct State {
     pub(crate) spares: Vec<String>,
     pub(crate) next_slot: u32,
     pool: Vec<AlignedBuf>,
+    pool_bytes: usize,
     bugs: Bugs,
 }
 
@@ -81,6 +85,7 @@ impl State {
             spares,
             next_slot,
             pool: Vec::new(),
+            pool_bytes: 0,
             bugs,
         }
     }
@@ -135,13 +140,13 @@ impl State {
     /// Takes records that were checked and fit.
     pub(crate) fn push(&mut self, stamp: &Stamp, records: &[Record], controls: &mut Vec<Control>) {
         controls.reverse();
-        for record in records {
+        for (number, record) in records.iter().enumerate() {
             let producers = self.producers(stamp);
             match self.cursor.add(&record.header, producers) {
                 Place::Same => {}
                 Place::NewFrame(offset) => {
                     self.complete_frame();
-                    self.begin_frame(offset, stamp);
+                    self.begin_frame(offset, stamp, &records[number..]);
                 }
             }
             self.push_one(record, controls);
@@ -154,8 +159,14 @@ impl State {
         self.last_mut().table.set_source_position(source_position);
     }
 
-    fn begin_frame(&mut self, offset: u64, stamp: &Stamp) {
-        let mut bytes = self.pool.pop().unwrap_or_else(|| AlignedBuf::zeroed(0));
+    fn begin_frame(&mut self, offset: u64, stamp: &Stamp, records: &[Record]) {
+        let mut bytes = match self.pool.pop() {
+            Some(bytes) => {
+                self.pool_bytes -= bytes.capacity();
+                bytes
+            }
+            None => AlignedBuf::zeroed(buffer_bytes(records)),
+        };
         bytes.set_len(FRAME_HEADER_BYTES);
         let producer = Producer { epoch: stamp.epoch, incarnation: stamp.incarnation };
         let table = &mut self.last_mut().table;
@@ -251,8 +262,9 @@ impl State {
         for frame in self.pending.drain(..count) {
             self.durable = frame.position;
             if let Some(Frame { bytes, .. }) = Arc::into_inner(frame)
-                && self.pool.len() < POOL_BUFFERS_MAX
+                && self.pool_bytes + bytes.capacity() <= POOL_BYTES_MAX
             {
+                self.pool_bytes += bytes.capacity();
                 self.pool.push(bytes);
             }
         }
@@ -267,6 +279,20 @@ impl State {
         self.cursor = cursor_for(&segment);
         self.segments.push_back(segment);
     }
+}
+
+/// Room for the frame that begins with these records, so that it need not grow while it fills.
+fn buffer_bytes(records: &[Record]) -> usize {
+    let mut bytes = FRAME_HEADER_BYTES;
+    for record in records.iter().take(FRAME_RECORDS_MAX) {
+        let more = bytes + HEADER_BYTES + record.payload.len();
+        if more > FRAME_PAYLOAD_MAX + FRAME_HEADER_BYTES + FRAME_RECORDS_MAX * HEADER_BYTES {
+            break;
+        }
+        bytes = more;
+    }
+    // With the padding to a sector.
+    bytes.next_multiple_of(ALIGN_BYTES).max(BUFFER_BYTES_MIN)
 }
 
 /// How many records fit, from the first on, with the cursor in this place.
