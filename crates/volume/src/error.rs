@@ -236,6 +236,9 @@ pub enum IngestError {
         /// The replica's durable LSN.
         durable: Lsn,
     },
+    /// The sender's history continues ours in an epoch that this replica was not told to follow yet.
+    #[error("the replica was not told yet to follow epoch {0}")]
+    NotFollowing(Epoch),
     /// Another instance than the one with authority (trap T-11).
     #[error("instance {0} has no authority for this replica")]
     OtherInstance(InstanceId),
@@ -334,7 +337,7 @@ impl IngestError {
         match self {
             Self::Storage(source) => source.class(),
             Self::Fenced { .. } | Self::OtherInstance(_) => Class::Fenced,
-            Self::NotReplicating(_) | Self::Gap { .. } => Class::Transient,
+            Self::NotReplicating(_) | Self::NotFollowing(_) | Self::Gap { .. } => Class::Transient,
             Self::Diverged { .. } | Self::ChainMismatch { .. } => Class::Permanent,
             Self::OutOfBounds { .. } | Self::UnknownDisk { .. } | Self::Geometry { .. } => {
                 Class::Permanent

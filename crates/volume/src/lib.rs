@@ -48,8 +48,8 @@ pub use images::{FsImages, Images};
 pub use line::{AppliedLog, BranchLog, Newest};
 pub use replica::{
     Branch, BranchStatus, Choices, DivergenceStatus, Estimate, FoldProgress, Frame, ImagePiece,
-    NewAuthority, NewTestBranch, OLD_DISKS, Released, Replica, ReplicaConfig, ReplicaStatus,
-    Standing, View, branch_incarnation,
+    NewAuthority, NewTestBranch, OLD_DISKS, OldContent, Released, Replica, ReplicaConfig,
+    ReplicaStatus, Standing, View, branch_incarnation,
 };
 pub use retention::Retention;
 pub use timeline::{Point, PointSelector};

@@ -73,6 +73,20 @@ impl DiskMaps {
         }
     }
 
+    /// The range cut into stretches: true where a record says that it reads as zeroes.
+    pub(crate) fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+        let Some(map) = self.disk(disk) else { return vec![] };
+        let zero = |holder: Option<Holder>| holder.is_some_and(|holder| holder.payload.is_none());
+        let mut out: Vec<(ByteRange, bool)> = Vec::new();
+        for (piece, holder) in map.extents.pieces(range) {
+            match out.last_mut() {
+                Some((last, same)) if *same == zero(holder) => last.end = piece.end,
+                _ => out.push((piece, zero(holder))),
+            }
+        }
+        out
+    }
+
     /// All disks.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DiskIndex, &DiskMap)> {
         self.0.iter().map(|(index, disk)| (*index, disk))

@@ -41,6 +41,15 @@ use std::sync::{Arc, Mutex, RwLock, Weak};
 /// Name of the divergence that stands for what foreign disks held before they became images (trap T-15).
 pub const OLD_DISKS: &str = "old-disks";
 
+/// What becomes of the content that foreign images have when a replica is made on them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OldContent {
+    /// A first copy overwrites it, that is what was asked for.
+    Expendable,
+    /// It may be the only copy of something (home's disks): untouched until it is discarded by name (trap T-15).
+    Kept,
+}
+
 /// What a replica is made with.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -60,6 +69,8 @@ pub struct ReplicaConfig {
     pub base: Lsn,
     /// The chain there.
     pub base_chain: Chain,
+    /// Whether what foreign images hold must be discarded by name before they are written.
+    pub old_content: OldContent,
     /// Seconds of retention.
     pub retention_s: u64,
     /// Size of a log's segments in bytes.
@@ -332,7 +343,8 @@ fn branch_stamp(log: LogId, epoch: Epoch) -> Stamp {
 }
 
 fn first_body(config: ReplicaConfig, log: LogId) -> Body {
-    let foreign = config.disks.iter().any(|disk| disk.owner == ImageOwner::Foreign);
+    let kept = config.old_content == OldContent::Kept
+        && config.disks.iter().any(|disk| disk.owner == ImageOwner::Foreign);
     let old_disks = DivergenceEntry {
         name: OLD_DISKS.to_owned(),
         description: "what the old disks held before the replica was made on them".to_owned(),
@@ -359,7 +371,7 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         points_from: config.base,
         branches: vec![],
         authority: None,
-        divergence: if foreign { vec![old_disks] } else { vec![] },
+        divergence: if kept { vec![old_disks] } else { vec![] },
         image_copy: None,
         undo: None,
         demoted: None,

@@ -229,7 +229,6 @@ impl Cycle {
                 .divergence
                 .last()
                 .expect("kept")
-                .entry
                 .name
                 .clone();
             let view = self.replica.divergence_view(&name).expect("readable");
@@ -247,8 +246,8 @@ impl Cycle {
                 .expect("status")
                 .divergence
                 .iter()
-                .filter(|d| !d.entry.discarded)
-                .map(|d| d.entry.name.clone())
+                .filter(|d| !d.discarded)
+                .map(|d| d.name.clone())
                 .collect();
             self.replica.discard_divergence(&names).expect("discarded");
         }

@@ -236,14 +236,10 @@ impl Branch {
         Ok(self.line.log.flush()?)
     }
 
-    /// Where the branch's own records lie within a range: what differs from the fork; the rest is as it was there.
+    /// The range cut into stretches, in order and covering it whole: true where it is known to read as zeroes.
     #[must_use]
-    pub fn zero_extents(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
-        let maps = read(&self.line.maps);
-        let Some(map) = maps.disk(disk) else { return vec![] };
-        let zero =
-            |holder: Option<crate::medium::Holder>| holder.is_some_and(|h| h.payload.is_none());
-        map.extents.pieces(range).into_iter().map(|(piece, holder)| (piece, zero(holder))).collect()
+    pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+        read(&self.line.maps).zeroes(disk, range)
     }
 
     /// Takes the writing away: when this returns no further write gets a place in the log.

@@ -222,7 +222,11 @@ fn check_lineage(ours: &Lineage, theirs: &Lineage, durable: Lsn) -> Result<(), I
         let (offered, current) = (theirs.epoch(), ours.epoch());
         return Err(IngestError::Fenced { offered, current, lsn: durable });
     }
-    let common = ours.common_through(theirs).unwrap_or(Lsn::ZERO).min(durable);
+    let common = ours.common_through(theirs).unwrap_or(Lsn::ZERO);
+    if ours.is_prefix_of(theirs) && durable <= common {
+        return Err(IngestError::NotFollowing(theirs.epoch()));
+    }
+    let common = common.min(durable);
     Err(IngestError::Diverged { common, durable })
 }
 

@@ -69,8 +69,8 @@ pub struct ReplicaStatus {
     pub committed: bool,
     /// Branches.
     pub branches: Vec<BranchStatus>,
-    /// Divergence.
-    pub divergence: Vec<DivergenceStatus>,
+    /// Divergence; [`Replica::divergence`] says more.
+    pub divergence: Vec<DivergenceEntry>,
     /// Records kept in all logs.
     pub journal_records: u64,
     /// Bytes of all logs on the retention volume.
@@ -121,7 +121,7 @@ impl Replica {
             image_copy: body.image_copy.clone(),
             committed: body.committed(),
             branches: branches.collect(),
-            divergence: body.divergence.iter().map(|entry| self.divergence_status(entry)).collect(),
+            divergence: body.divergence.clone(),
             journal_records,
             journal_bytes,
             retention_s: body.retention_s,
@@ -136,6 +136,15 @@ impl Replica {
         stats.fold((0, 0), |(records, bytes), stat| {
             (records + stat.tail.records_since(stat.base), bytes + stat.file_bytes)
         })
+    }
+
+    /// Divergence with its size and times. Looks at every record of it.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`].
+    pub fn divergence(&self) -> Result<Vec<DivergenceStatus>, StorageError> {
+        let entries = self.body()?.divergence;
+        Ok(entries.iter().map(|entry| self.divergence_status(entry)).collect())
     }
 
     fn divergence_status(&self, entry: &DivergenceEntry) -> DivergenceStatus {

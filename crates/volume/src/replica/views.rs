@@ -7,7 +7,7 @@ use crate::medium::{DiskMaps, Medium};
 use crate::sync::{lock, read, write};
 use crate::timeline::{Point, PointSelector};
 use crate::tree;
-use landfall_types::{DiskGeometry, DiskIndex, LogId, Lsn};
+use landfall_types::{ByteRange, DiskGeometry, DiskIndex, LogId, Lsn};
 use std::sync::{Arc, RwLock};
 
 /// What a view needs; the replica keeps a weak reference, for pins and pruning.
@@ -35,6 +35,12 @@ impl View {
     #[must_use]
     pub fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
         read(&self.0.maps).disk(disk).map(|disk| disk.geometry)
+    }
+
+    /// The range cut into stretches, in order and covering it whole: true where it is known to read as zeroes.
+    #[must_use]
+    pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+        read(&self.0.maps).zeroes(disk, range)
     }
 
     /// Fills `buf` from `offset`; every payload is checked against its CRC, corrupt bytes are never served.

@@ -84,6 +84,7 @@ pub fn config(owner: ImageOwner, lineage: Lineage, base: Lsn, base_chain: Chain)
         lineage,
         base,
         base_chain,
+        old_content: landfall_volume::OldContent::Kept,
         retention_s: 60,
         segment_bytes: SEGMENT_BYTES,
     }
