@@ -17,8 +17,8 @@ use landfall_types::{
     WindowOpen, WindowReason,
 };
 use landfall_volume::{
-    Frame, FsImages, ImageOwner, NewTestBranch, PointSelector, Replica, ReplicaConfig, ReplicaDisk,
-    Vault,
+    Frame, FsImages, ImageOwner, NewTestBranch, OldContent, PointSelector, Replica, ReplicaConfig,
+    ReplicaDisk, Vault,
 };
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -235,6 +235,7 @@ fn replica(directory: &Path, case: Case) -> Result<Replica> {
             lineage: Lineage::root(epoch),
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
+            old_content: OldContent::Expendable,
             retention_s: 86_400,
             segment_bytes: 64 << 20,
         })

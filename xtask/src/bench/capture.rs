@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Bytes of the disk: larger than the ring, smaller than the memory of any machine that builds
 /// this.
-const DISK_BYTES: u64 = 512 << 20;
+const DISK_BYTES: u64 = 256 << 20;
 /// Bytes taken from the ring at once.
 const DRAIN_BYTES: usize = 4 << 20;
 /// Rest of the reader after each look: one that waits again at once is woken by every single write,
