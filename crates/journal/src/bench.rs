@@ -19,7 +19,13 @@ use std::time::{Duration, Instant};
 /// Most bytes that the peer writes at once: what its file system takes as one request.
 const PEER_WRITE_MAX: usize = 1 << 20;
 /// Size of the peer's file, and of what it has written before.
-const PEER_FILE_BYTES: u64 = 256 << 20;
+const PEER_FILE_BYTES: u64 = 128 << 20;
+/// Bytes of the largest group.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+/// Most senders at once, each with a log (or a file) of its own.
+const SENDERS_MAX: usize = 4;
+/// The segment with which all files of a log have been used before.
+const SEGMENTS_WARM: u64 = 5;
 /// Goal for one sender (design section 13).
 const GOAL_ONE: f64 = 0.8;
 /// Goal for four groups in flight.
@@ -49,9 +55,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A few seconds in all.
-    pub const QUICK: Self = Self { pairs: 3, run: Duration::from_millis(150) };
-    /// About three minutes.
+    /// About half a minute in all.
+    pub const QUICK: Self = Self { pairs: 5, run: Duration::from_millis(120) };
+    /// About four minutes.
     pub const FULL: Self = Self { pairs: 9, run: Duration::from_millis(1000) };
 }
 
@@ -93,31 +99,39 @@ struct Setting {
 /// # Errors
 /// [`BenchError`].
 pub fn ingest(directory: &Path, plan: Plan) -> Result<Vec<Figure>, BenchError> {
+    let root = directory.join(format!("landfall-bench-{}", std::process::id()));
+    let _cleanup = Cleanup(root.clone());
+    let mut ours = Vec::new();
+    let mut peers = Vec::new();
+    for sender in 0..SENDERS_MAX {
+        ours.push(Ours::new(&root.join(format!("log-{sender}")))?);
+        peers.push(Peer::new(&root.join(format!("peer-{sender}")))?);
+    }
     let mut figures = Vec::new();
-    for senders in [1, 4] {
+    for senders in [1, SENDERS_MAX] {
         for record_bytes in [4 << 10, 256 << 10] {
             for group in [1, 8, 64] {
-                figures.push(figure(directory, plan, Setting { record_bytes, group, senders })?);
+                let setting = Setting { record_bytes, group, senders };
+                figures.push(figure(&mut ours[..senders], &mut peers[..senders], plan, setting)?);
             }
         }
     }
     Ok(figures)
 }
 
-fn figure(directory: &Path, plan: Plan, setting: Setting) -> Result<Figure, BenchError> {
+fn figure(
+    ours: &mut [Ours],
+    peers: &mut [Peer],
+    plan: Plan,
+    setting: Setting,
+) -> Result<Figure, BenchError> {
     let Setting { record_bytes, group, senders } = setting;
-    let root = directory.join(format!("landfall-bench-{}", std::process::id()));
-    let _cleanup = Cleanup(root.clone());
-    let mut ours = Vec::new();
-    let mut peers = Vec::new();
-    for sender in 0..senders {
-        ours.push(Ours::new(&root.join(format!("log-{sender}")), record_bytes, group)?);
-        peers.push(Peer::new(&root.join(format!("peer-{sender}")), record_bytes * group)?);
-    }
+    ours.iter_mut().for_each(|ours| ours.set_group(record_bytes, group));
+    peers.iter_mut().for_each(|peer| peer.set_group(record_bytes * group));
     let (mut ratios, mut our_rates, mut peer_rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.pairs {
-        let our_rate = rate(&mut ours, plan.run, record_bytes * group, Ours::group)?;
-        let peer_rate = rate(&mut peers, plan.run, record_bytes * group, Peer::group)?;
+        let our_rate = rate(ours, plan.run, record_bytes * group, Ours::group)?;
+        let peer_rate = rate(peers, plan.run, record_bytes * group, Peer::group)?;
         ratios.push(our_rate / peer_rate);
         our_rates.push(our_rate);
         peer_rates.push(peer_rate);
@@ -176,7 +190,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(path: &Path, record_bytes: usize, group: usize) -> Result<Self, BenchError> {
+    fn new(path: &Path) -> Result<Self, BenchError> {
         let dir = FsDir::open_or_create(path).map_err(BenchError::Device)?;
         let config = LogConfig {
             log: LogId::generate(),
@@ -187,30 +201,18 @@ impl Ours {
             segment_bytes: LogConfig::SEGMENT_BYTES_DEFAULT,
         };
         let log = Log::create(Arc::new(dir), config).map_err(BenchError::Journal)?;
-        let data: Vec<u8> = (0..record_bytes).map(|at| (at * 31 % 251) as u8).collect();
-        let record = Record::write(Lsn::new(1), DiskIndex(0), 0, data.into());
-        let mut ours = Self { log, records: vec![record; group] };
+        let mut ours = Self { log, records: Vec::new() };
         // Every segment file has been written once before anything is measured.
-        while ours.log.stat().segments.last().map_or(0, |last| last.sequence) < 5 {
-            ours.fill()?;
+        ours.set_group(256 << 10, 32);
+        while ours.log.stat().segments.last().map_or(0, |last| last.sequence) < SEGMENTS_WARM {
+            ours.group()?;
         }
         Ok(ours)
     }
 
-    /// Appends large batches until the next segment begins.
-    fn fill(&mut self) -> Result<(), BenchError> {
-        let group = self.records.len();
-        let sequence = |log: &Log| log.stat().segments.last().map_or(0, |last| last.sequence);
-        let before = sequence(&self.log);
-        let mut more = self.records.clone();
-        more.resize((8 << 20) / self.records[0].payload.len(), self.records[0].clone());
-        std::mem::swap(&mut self.records, &mut more);
-        while sequence(&self.log) == before {
-            self.group()?;
-        }
-        std::mem::swap(&mut self.records, &mut more);
-        debug_assert_eq!(self.records.len(), group);
-        Ok(())
+    fn set_group(&mut self, record_bytes: usize, group: usize) {
+        let data: Vec<u8> = (0..record_bytes).map(|at| (at * 31 % 251) as u8).collect();
+        self.records = vec![Record::write(Lsn::new(1), DiskIndex(0), 0, data.into()); group];
     }
 
     /// Appends a group and makes it durable; forgets what is a segment old.
@@ -243,7 +245,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(path: &Path, group_bytes: usize) -> Result<Self, BenchError> {
+    fn new(path: &Path) -> Result<Self, BenchError> {
         let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
         let file = OpenOptions::new()
             .read(true)
@@ -253,14 +255,17 @@ impl Peer {
             .custom_flags(flags)
             .open(path)
             .map_err(BenchError::Peer)?;
-        let mut data = AlignedBuf::zeroed(group_bytes.max(PEER_WRITE_MAX));
+        let mut data = AlignedBuf::zeroed(GROUP_BYTES_MAX);
         data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 31 % 251) as u8);
         for at in (0..PEER_FILE_BYTES).step_by(PEER_WRITE_MAX) {
             file.write_all_at(&data[..PEER_WRITE_MAX], at).map_err(BenchError::Peer)?;
         }
         file.sync_all().map_err(BenchError::Peer)?;
-        data.set_len(group_bytes);
         Ok(Self { file, data, at: 0 })
+    }
+
+    fn set_group(&mut self, bytes: usize) {
+        self.data.set_len(bytes);
     }
 
     fn group(&mut self) -> Result<(), BenchError> {

@@ -40,7 +40,7 @@ impl Log {
                 self.roll(appending)?;
                 continue;
             }
-            let (now, rest) = records.split_at(count);
+            let (now, rest) = records.split_at(piece(&records[..count]));
             let later = controls.split_off(now.iter().filter(is_control).count());
             let mut state = self.state();
             state.push(stamp, now, &mut controls);
@@ -49,6 +49,7 @@ impl Log {
             }
             drop(state);
             (records, controls) = (rest, later);
+            self.write_behind()?;
         }
         Ok(())
     }
@@ -103,6 +104,17 @@ impl Log {
             listeners.iter().for_each(|listener| listener(durable));
         }
     }
+}
+
+/// How many of the records are taken before what is complete may be written: a large append goes to the disk while it is
+/// being copied.
+fn piece(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let whole = records.iter().position(|record| {
+        bytes += record.payload.len() as u64;
+        bytes > limits::WRITE_BEHIND_BYTES
+    });
+    whole.map_or(records.len(), |count| count.max(1))
 }
 
 fn is_control(record: &&Record) -> bool {

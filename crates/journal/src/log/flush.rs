@@ -1,7 +1,7 @@
 use crate::bugs::SeededBug;
 use crate::log::Log;
 use crate::log::state::Frame;
-use crate::{JournalError, Position};
+use crate::{JournalError, Position, limits};
 use landfall_blockdev::File;
 use landfall_types::Lsn;
 use std::sync::{Arc, PoisonError};
@@ -23,41 +23,68 @@ impl Log {
         }
         state.flushing = true;
         state.complete_frame();
-        let frames: Vec<Arc<Frame>> = state.pending.iter().cloned().collect();
         let file = Arc::clone(&state.last().file);
         drop(state);
-        let result = self.write_frames(&*file, &frames);
-        let count = frames.len();
-        drop(frames);
+        let result = self.write_pending(&*file).and_then(|written| {
+            self.sync(&*file)?;
+            Ok(written)
+        });
         let mut state = self.state();
         state.flushing = false;
-        if result.is_ok() {
-            state.frames_durable(count);
+        if let Ok(written) = result {
+            state.durable = written;
         }
-        let durable = state.durable;
         drop(state);
         self.flushed.notify_all();
+        let durable = result.map_err(|error| self.poison(error))?;
+        self.tell_listeners();
+        Ok(durable)
+    }
+
+    /// Writes complete frames when there are many, without making them durable: their memory is free for the next ones, and
+    /// the flush has less to do. Called while appending.
+    pub(super) fn write_behind(&self) -> Result<(), JournalError> {
+        let limit = limits::WRITE_BEHIND_BYTES.min(self.segment_bytes / 4);
+        let mut state = self.state();
+        if state.flushing || state.pending_bytes < limit || state.pending.is_empty() {
+            return Ok(());
+        }
+        state.flushing = true;
+        let file = Arc::clone(&state.last().file);
+        drop(state);
+        let result = self.write_pending(&*file);
+        self.state().flushing = false;
+        self.flushed.notify_all();
         match result {
-            Ok(()) => {
-                self.tell_listeners();
-                Ok(durable)
-            }
+            // The records are in the log; that there is no room is for the flush to say.
+            Ok(_) | Err(JournalError::Full { .. }) => Ok(()),
             Err(error) => Err(self.poison(error)),
         }
     }
 
-    /// Writes and syncs. Without room nothing is lost: the frames stay in memory, and are written again, the same bytes to
-    /// the same place, by the next flush.
-    fn write_frames(&self, file: &dyn File, frames: &[Arc<Frame>]) -> Result<(), JournalError> {
+    /// Writes the frames that are complete now, and returns the position after all that is written. Only the thread that
+    /// has set `flushing` calls this. Without room nothing is lost: the frames stay in memory, and are written again, the
+    /// same bytes to the same place, by the next one.
+    pub(super) fn write_pending(&self, file: &dyn File) -> Result<Position, JournalError> {
+        let frames: Vec<Arc<Frame>> = self.state().pending.iter().cloned().collect();
         // Frames lie one behind the other.
         if let Some(first) = frames.first() {
             let parts: Vec<&[u8]> = frames.iter().map(|frame| &*frame.bytes).collect();
             file.write_all_at(first.offset, &parts)
                 .map_err(JournalError::device("write to the log"))?;
         }
+        let count = frames.len();
+        drop(frames);
+        let mut state = self.state();
+        state.frames_written(count);
+        Ok(state.written)
+    }
+
+    /// Any error of a sync poisons, lack of room as well: what had been written may be gone.
+    fn sync(&self, file: &dyn File) -> Result<(), JournalError> {
         if self.bugs.has(SeededBug::AckBeforeFlush) {
             return Ok(());
         }
-        file.sync_data().map_err(JournalError::device("sync the log"))
+        file.sync_data().map_err(|source| JournalError::Device { doing: "sync the log", source })
     }
 }

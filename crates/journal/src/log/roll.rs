@@ -116,16 +116,10 @@ impl Log {
         let mut state = self.state();
         state.complete_frame();
         let base = state.tail();
-        let frames: Vec<_> = state.pending.iter().cloned().collect();
         let file = Arc::clone(&state.last().file);
         drop(state);
-        for frame in &frames {
-            file.write_at(frame.offset, &frame.bytes)
-                .map_err(JournalError::device("write to the log"))?;
-        }
-        let count = frames.len();
-        drop(frames);
-        self.state().frames_durable(count);
+        self.write_pending(&*file)?;
+        self.state().durable = base;
         self.begin_segment(base)
     }
 }

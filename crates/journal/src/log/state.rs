@@ -14,11 +14,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Bytes of buffers that are kept for later frames: fresh memory costs a page fault each 4 KiB.
-const POOL_BYTES_MAX: usize = 4 << 20;
+const POOL_BYTES_MAX: usize = 3 << 20;
 /// Least size of a new buffer.
 const BUFFER_BYTES_MIN: usize = 16 << 10;
 
-/// A frame in memory that is complete and not yet durable.
+/// A frame in memory that is complete and not written yet.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// Bytes from the segment's start.
@@ -47,12 +47,14 @@ pub(crate) struct State {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) cursor: Cursor,
     open: Option<OpenFrame>,
-    /// Complete frames of the last segment that are not durable, oldest first.
+    /// Complete frames of the last segment that are not written, oldest first.
     pub(crate) pending: VecDeque<Arc<Frame>>,
     /// Bytes in `open` and `pending`.
     pub(crate) pending_bytes: u64,
+    /// What is written, though perhaps not durable.
+    pub(crate) written: Position,
     pub(crate) durable: Position,
-    /// A thread is flushing.
+    /// A thread is writing frames, and perhaps syncing.
     pub(crate) flushing: bool,
     pub(crate) poisoned: bool,
     /// Segment files that hold nothing.
@@ -79,6 +81,7 @@ impl State {
             open: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            written: durable,
             durable,
             flushing: false,
             poisoned: false,
@@ -257,10 +260,10 @@ impl State {
         bytes.get(at..at + length)
     }
 
-    /// The oldest `count` pending frames are durable.
-    pub(crate) fn frames_durable(&mut self, count: usize) {
+    /// The oldest `count` pending frames are written.
+    pub(crate) fn frames_written(&mut self, count: usize) {
         for frame in self.pending.drain(..count) {
-            self.durable = frame.position;
+            self.written = frame.position;
             if let Some(Frame { bytes, .. }) = Arc::into_inner(frame)
                 && self.pool_bytes + bytes.capacity() <= POOL_BYTES_MAX
             {

@@ -1,6 +1,6 @@
 //! The harness finds what it is there for: each defect that is put in on purpose breaks a promise.
 
-use crate::cuts::run_and_cut;
+use crate::cuts::{Again, run_and_cut};
 use crate::faults;
 use crate::model::{Step, World};
 use crate::rot;
@@ -16,7 +16,7 @@ fn caught(run: impl FnOnce()) -> bool {
 fn cuts_catch(bug: SeededBug, steps: &[Step]) {
     let run = |bug| {
         move || {
-            run_and_cut("seeded", &mut World::new(5, bug), steps, 1);
+            run_and_cut("seeded", &mut World::new(5, bug), steps, Again::Never);
         }
     };
     assert!(!caught(run(None)), "the workload fails without the defect");

@@ -15,8 +15,21 @@ fn options(seed: u64) -> CutOptions {
     CutOptions { seed, ..options }
 }
 
-/// Runs the steps, cuts everywhere, and after every `again`-th recovery appends and cuts everywhere again.
-pub(crate) fn run_and_cut(name: &str, world: &mut World, steps: &[Step], again: u64) -> CutStat {
+/// After which recoveries records are appended and the power goes again.
+#[derive(Clone, Copy)]
+pub(crate) enum Again {
+    Never,
+    /// After every so-manieth.
+    Every(u64),
+}
+
+/// A sample for every run, or what the long run can afford.
+fn every(quick: u64, long: u64) -> Again {
+    Again::Every(if thorough() { long } else { quick })
+}
+
+/// Runs the steps, cuts everywhere, and after some of the recoveries appends and cuts everywhere again.
+pub(crate) fn run_and_cut(name: &str, world: &mut World, steps: &[Step], again: Again) -> CutStat {
     world.create().expect("create");
     for step in steps {
         world.step(*step).unwrap_or_else(|error| panic!("{name}: {step:?}: {error}"));
@@ -25,7 +38,7 @@ pub(crate) fn run_and_cut(name: &str, world: &mut World, steps: &[Step], again: 
     let stat = for_each_power_cut(&world.medium.trace(), options(1), |cut| {
         visited += 1;
         let Some(log) = world.check_cut(cut) else { return };
-        if visited % again == 0 {
+        if matches!(again, Again::Every(nth) if visited % nth == 0) {
             cut_again(world, cut, &log);
         }
     });
@@ -60,7 +73,7 @@ fn cut_again(world: &World, cut: &landfall_blockdev::sim::Cut, first: &landfall_
 #[test]
 fn creation_is_whole_or_not_at_all() {
     let mut world = World::new(1, None);
-    run_and_cut("creation", &mut world, &[], 1);
+    run_and_cut("creation", &mut world, &[], Again::Every(1));
 }
 
 /// After a creation that was cut off the directory can be used for another log.
@@ -122,7 +135,7 @@ fn scripted_workloads_keep_their_promises() {
     ];
     for (name, steps) in scripts {
         let mut world = World::new(7, None);
-        run_and_cut(name, &mut world, steps, if thorough() { 1 } else { 97 });
+        run_and_cut(name, &mut world, steps, every(97, 1));
     }
 }
 
@@ -135,7 +148,7 @@ fn random_workloads_keep_their_promises() {
         let steps = random_steps(&mut rng, 14);
         eprintln!("run {run}: {steps:?}");
         let mut world = World::new(rng.next_u64(), None);
-        run_and_cut("random", &mut world, &steps, if thorough() { 11 } else { 211 });
+        run_and_cut("random", &mut world, &steps, every(211, 11));
     }
 }
 
@@ -155,5 +168,5 @@ fn large_sectors_keep_their_promises() {
         Append(2),
         Flush,
     ];
-    run_and_cut("4096", &mut world, &steps, 53);
+    run_and_cut("4096", &mut world, &steps, every(53, 1));
 }
