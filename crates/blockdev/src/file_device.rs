@@ -28,6 +28,9 @@ pub struct FileDevice {
     raw: RawFile,
     size: u64,
     sector_bytes: u32,
+    /// What zeroing does with the space: a hole in a raw file, which stays as thin as its disk; on a block
+    /// device the space is kept, because that is the administrator's to give back.
+    zeroed: Space,
 }
 
 impl FileDevice {
@@ -68,7 +71,8 @@ impl FileDevice {
         } else {
             FILE_SECTOR_BYTES
         };
-        Ok(Self { raw, size, sector_bytes })
+        let zeroed = if kind.is_block_device() { Space::Keep } else { Space::Free };
+        Ok(Self { raw, size, sector_bytes, zeroed })
     }
 
     /// Makes a sparse raw file of `size` bytes and opens it exclusively. Its name is durable after the directory was synced.
@@ -105,7 +109,7 @@ impl BlockDevice for FileDevice {
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
         range_check(self.raw.target(), self.size, offset, length)?;
-        self.raw.zero(offset, length, Space::Keep)
+        self.raw.zero(offset, length, self.zeroed)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
@@ -115,5 +119,28 @@ impl BlockDevice for FileDevice {
 
     fn flush(&self) -> Result<(), DeviceError> {
         self.raw.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn zeroing_a_raw_file_gives_its_space_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("image");
+        let device = FileDevice::create(&path, 1 << 40).expect("a thin image");
+        device.write_at(1 << 20, &[7; 1 << 20]).expect("written");
+        device.flush().expect("flushed");
+        // 1 TiB of zeroes must not need 1 TiB of the volume.
+        device.zero(0, 1 << 40).expect("zeroed");
+        device.flush().expect("flushed");
+        let mut buf = [1; 4096];
+        device.read_at(1 << 20, &mut buf).expect("read");
+        assert_eq!(buf, [0; 4096]);
+        let allocated = std::fs::metadata(&path).expect("is there").blocks() * 512;
+        assert!(allocated < 1 << 20, "{allocated} bytes are allocated");
     }
 }

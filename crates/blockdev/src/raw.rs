@@ -263,7 +263,7 @@ impl RawFile {
 }
 
 /// What becomes of the space of a zeroed range.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Space {
     /// Stays reserved.
     Keep,
