@@ -244,10 +244,14 @@ pub trait LogSource: Send + Sync + 'static {
     /// `Ok(())` resumes at `position.durable + 1`; an error ends the session with that reason
     /// (the agent then opens a window: new incarnation, compare).
     async fn resume(&self, position: &ReceiverPosition) -> Result<(), Refusal>;
-    /// Records from `from` on, at most about `bytes_max` bytes; waits until there is at least one.
+    /// Records from `from` on, at most about `bytes_max` bytes; waits until there is at least one. The call is dropped
+    /// when the session ends: nothing may be lost by that.
     async fn read(&self, from: Lsn, bytes_max: usize) -> Result<Batch, Refusal>;
     /// The next hop has more durable; records up to `durable.here` may be forgotten.
     fn acknowledged(&self, durable: Durable);
+    /// A session or an attempt to open one ended for this reason. It is shown in the sender's status, too; what comes
+    /// here is in order with the other calls, and none is left out.
+    fn refused(&self, _refusal: &Refusal) {}
 }
 
 /// A session's place at a receiver: names it in later calls, so that a superseded session's calls are refused.
@@ -278,7 +282,8 @@ pub trait LogSink: Send + Sync + 'static {
         session: SessionToken,
         seen: Durable,
     ) -> Result<Durable, Refusal>;
-    /// Puts a piece of a first copy into the image; answers when it is durable at the target.
+    /// Puts a piece of a first copy into the image; answers when it is durable at the target. Calls begin in order; how
+    /// many run at once is the receiver's setting. After a new connection a piece may come a second time.
     async fn image(&self, session: SessionToken, piece: ImageData) -> Result<(), Refusal>;
     /// Hashes of the newest content, see [`HashRequest`].
     async fn hash(&self, session: SessionToken, request: HashRequest)

@@ -23,6 +23,8 @@ mod rate;
 pub mod receiver;
 mod running;
 pub mod sender;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 
 pub use receiver::{Authorize, ReceiverConfig, serve_receiver};

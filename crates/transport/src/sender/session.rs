@@ -7,8 +7,8 @@ use crate::running::Running;
 use crate::tls::{ConnectError, connect};
 use bytes::BytesMut;
 use landfall_repl::{
-    Answer, Batch, Durable, LogSource, Message, Refusal, RequestId, Sender, SenderEffect,
-    SenderInput, SenderPhase, Ticks,
+    Answer, Batch, LogSource, Message, Refusal, RequestId, Sender, SenderEffect, SenderInput,
+    SenderPhase, Ticks,
 };
 use std::collections::HashMap;
 use std::error::Error;
@@ -237,7 +237,7 @@ impl Task {
                 let source = Arc::clone(&self.source);
                 self.reading.start(async move { source.read(from, bytes_max).await });
             }
-            SenderEffect::Acknowledged(durable) => self.acknowledged(durable),
+            SenderEffect::Acknowledged(durable) => self.source.acknowledged(durable),
             SenderEffect::Answered { request, answer } => {
                 if let Some(waiting) = self.waiting.remove(&request) {
                     // An error means that nobody waits any more.
@@ -251,14 +251,11 @@ impl Task {
             SenderEffect::Refused(refusal) => {
                 let (address, code) = (&self.config.address, refusal.code());
                 tracing::warn!(%address, code, reason = %refusal, "the session was refused");
+                self.source.refused(&refusal);
                 self.publish.send_modify(|status| status.refusal = Some(refusal));
             }
         }
         false
-    }
-
-    fn acknowledged(&self, durable: Durable) {
-        self.source.acknowledged(durable);
     }
 
     fn tell(&mut self) {

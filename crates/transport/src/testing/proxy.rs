@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 /// What the first connection suffers; later ones are left alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Nothing.
     None,
     /// Cut when this many bytes have gone from the sender to the receiver.
     CutUp(u64),
@@ -17,12 +18,14 @@ pub(crate) enum Fault {
     CutDown(u64),
 }
 
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
+/// See the module.
+pub struct Proxy {
+    /// Where to connect to.
+    pub address: SocketAddr,
     /// Bytes of all connections: from the sender, to the sender.
-    pub(crate) bytes: Arc<[AtomicU64; 2]>,
+    pub bytes: Arc<[AtomicU64; 2]>,
     /// While true, connections that exist swallow everything and say nothing.
-    pub(crate) black_hole: watch::Sender<bool>,
+    pub black_hole: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -33,7 +36,11 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    pub(crate) async fn new(to: SocketAddr, fault: Fault) -> Self {
+    /// Carries connections to `to`.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn new(to: SocketAddr, fault: Fault) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let bytes = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);

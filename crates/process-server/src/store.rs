@@ -1,0 +1,132 @@
+//! What a route keeps beside its spool: one small JSON file, replaced as a whole.
+
+use crate::RelayError;
+use landfall_blockdev::{DeviceError, Dir};
+use landfall_types::{Epoch, Incarnation, InstanceId, Lineage, Lsn, ReplicaId, WindowId};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+const FILE: &str = "route.json";
+const PARTIAL: &str = "route.partial";
+/// A route's file is some hundred bytes; one that is larger is not ours.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Everything that a route knows durably.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RouteFile {
+    /// Format of this file: 1.
+    pub version: u32,
+    /// Whose log.
+    pub replica: ReplicaId,
+    /// `host:port`.
+    pub next_hop: String,
+    /// The instance that may send (trap T-11).
+    pub instance: InstanceId,
+    /// Whoever does not stand on this epoch or a higher one is refused for ever.
+    pub floor: Epoch,
+    /// Nothing more is taken (trap T-14).
+    pub draining: bool,
+    /// As whom this route sends: the sender that it served last.
+    pub served: Option<Served>,
+    /// Which directory is the spool; none before the first session, or after it was lost.
+    pub spool: Option<SpoolFile>,
+    /// Spools that can't be delivered any more.
+    pub divergence: Vec<Divergence>,
+    /// Number of the next spool directory.
+    pub next_spool: u64,
+}
+
+/// See [`RouteFile::served`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Served {
+    /// The history of the spool's records.
+    pub lineage: Lineage,
+    /// The producer's run.
+    pub incarnation: Incarnation,
+}
+
+/// A spool, and what its own records do not tell.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SpoolFile {
+    /// Name of its directory.
+    pub dir: String,
+    /// A position at or after its base.
+    pub windows_at: Lsn,
+    /// Windows that are open there.
+    pub windows: Vec<WindowId>,
+    /// The producer's run before its first record.
+    pub base_incarnation: Incarnation,
+    /// The producer's position before its first record.
+    pub base_source_position: u64,
+}
+
+/// Records that were acknowledged here and refused by the next hop for good (trap T-14).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Name of the directory: a journal.
+    pub dir: String,
+    /// The epoch that they were written in.
+    pub epoch: Epoch,
+    /// Up to here the next hop has acknowledged.
+    pub delivered: Lsn,
+    /// The last record.
+    pub through: Lsn,
+}
+
+/// The directory of one route.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) dir: Arc<dyn Dir>,
+}
+
+impl Store {
+    /// `None` when the route's making was cut off before its file was there.
+    pub(crate) fn load(&self, replica: &str) -> Result<Option<RouteFile>, RelayError> {
+        let failed = |source| RelayError::Store { doing: "read the file", source };
+        let file = match self.dir.open(FILE) {
+            Ok(file) => file,
+            Err(DeviceError::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        let length = file.len().map_err(failed)?.min(FILE_BYTES_MAX);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        file.read_at(0, &mut bytes).map_err(failed)?;
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|source| RelayError::Damaged { replica: replica.into(), source })
+    }
+
+    /// Replaces the file; durable when this returns.
+    pub(crate) fn save(&self, file: &RouteFile) -> Result<(), RelayError> {
+        let bytes = serde_json::to_vec_pretty(file)
+            .map_err(|source| RelayError::Damaged { replica: file.replica.to_string(), source })?;
+        self.replace(&bytes).map_err(|source| RelayError::Store { doing: "write the file", source })
+    }
+
+    fn replace(&self, bytes: &[u8]) -> Result<(), DeviceError> {
+        match self.dir.remove(PARTIAL) {
+            Ok(()) | Err(DeviceError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let partial = self.dir.create(PARTIAL)?;
+        partial.write_at(0, bytes)?;
+        // Were the name changed before the content is durable, a power cut could leave an empty file under it.
+        partial.sync_data()?;
+        self.dir.rename(PARTIAL, FILE)?;
+        self.dir.sync()
+    }
+
+    /// Removes spools that no file speaks of: their making, or their end, was cut off.
+    pub(crate) fn sweep(&self, file: &RouteFile) -> Result<(), RelayError> {
+        let failed = |source| RelayError::Store { doing: "remove an abandoned spool", source };
+        let kept = |name: &String| {
+            file.spool.as_ref().is_some_and(|spool| spool.dir == *name)
+                || file.divergence.iter().any(|divergence| divergence.dir == *name)
+        };
+        for name in self.dir.list_subdirs().map_err(failed)? {
+            if !kept(&name) {
+                self.dir.remove_subdir(&name).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
