@@ -73,14 +73,14 @@ impl Mounted {
     /// Stops it dead: from now on the kernel writes nothing of it, whatever it still had in memory.
     ///
     /// # Errors
-    /// When the kernel can't (`abort` is ext4's).
-    pub(crate) fn stop_dead(&self) -> Result<()> {
-        let output =
-            shell::output("mount", &[Path::new("-o"), Path::new("remount,abort"), &self.point])?;
+    /// When the kernel can't (`abort` is an option of ext4).
+    pub(crate) fn abort(&self) -> Result<()> {
+        let args = [Path::new("-o"), Path::new("remount,abort"), &self.point];
+        let output = shell::output("mount", &args)?;
         if !output.status.success() {
             bail!("stop the file system at {}: {}", self.point.display(), shell::said(&output));
         }
-        self.unmount()
+        Ok(())
     }
 }
 
@@ -100,7 +100,8 @@ mod tests {
             fs::write(mounted.point.join(format!("file-{n}")), "text").unwrap();
         }
         fs::File::open(mounted.point.join("file-7")).unwrap().sync_all().unwrap();
-        mounted.stop_dead().unwrap();
+        mounted.abort().unwrap();
+        mounted.unmount().unwrap();
         assert!(host::mounts_under(dir).unwrap().is_empty());
         host::detach(&attached.device).unwrap();
         image

@@ -230,7 +230,10 @@ impl RunningMachine {
     pub(crate) fn stop_dead(mut self) -> Result<Acknowledged> {
         self.workload.wait().context("wait for the workload")?;
         for mounted in &self.mounts {
-            mounted.stop_dead()?;
+            mounted.abort()?;
+        }
+        for mounted in &self.mounts {
+            mounted.unmount()?;
         }
         Acknowledged::read(&self.acknowledged)?.context("the workload has acknowledged nothing")
     }

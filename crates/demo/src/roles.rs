@@ -32,8 +32,8 @@ pub(crate) struct ServerReady {
 pub(crate) struct Role {
     /// As it is registered.
     pub(crate) name: String,
-    /// Its state directory.
-    pub(crate) state: PathBuf,
+    state: PathBuf,
+    log: PathBuf,
     child: Child,
 }
 
@@ -49,10 +49,10 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Starts `landfall ROLE --state STATE ARGS…` and waits until it is ready: enrolled and listening.
+    /// Starts `landfall ROLE --state STATE ARGS…`.
     ///
     /// # Errors
-    /// When it ends instead, with the end of its log, or takes too long.
+    /// When it can't be started.
     pub(crate) fn start(
         &self,
         role: &str,
@@ -62,12 +62,8 @@ impl Launcher {
     ) -> Result<Role> {
         fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
         fs::create_dir_all(&self.logs).context("make the directory of the logs")?;
-        let ready = state.join("ready.json");
-        // That of an earlier process would be taken for the new one's.
-        let _ = fs::remove_file(&ready);
-        let log_path = self.logs.join(format!("{name}.log"));
-        let log =
-            File::options().create(true).append(true).open(&log_path).context("open a log")?;
+        let log = self.logs.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).context("open a log")?;
         let child = Command::new(&self.program)
             .arg(role)
             .arg("--state")
@@ -75,29 +71,26 @@ impl Launcher {
             .args(args)
             .env(RUN_VARIABLE, &self.run)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().context("open a log")?)
-            .stderr(log)
+            .stdout(file.try_clone().context("open a log")?)
+            .stderr(file)
             .spawn()
             .with_context(|| format!("start landfall {role}"))?;
-        let mut role = Role { name: name.to_owned(), state: state.to_owned(), child };
-        wait::until_blocking(&format!("{name} is ready"), READY_PATIENCE, || {
-            if let Some(status) = role.child.try_wait().context("look at a role")? {
-                bail!("{name} ended with {status}: {}", last_lines(&log_path));
-            }
-            Ok(ready.exists().then_some(()))
-        })
-        .with_context(|| format!("its log is {}", log_path.display()))?;
-        Ok(role)
+        Ok(Role { name: name.to_owned(), state: state.to_owned(), log, child })
     }
 }
 
 impl Role {
-    /// What it wrote when it was ready.
+    /// Waits until a configuration server answers; what it wrote then.
     ///
     /// # Errors
-    /// When that is not what a configuration server writes.
-    pub(crate) fn server_ready(&self) -> Result<ServerReady> {
-        let text = fs::read(self.state.join("ready.json")).context("read ready.json")?;
+    /// When it ends instead, or takes too long.
+    pub(crate) fn server_ready(&mut self) -> Result<ServerReady> {
+        let path = self.state.join("ready.json");
+        wait::until_blocking(&format!("{} is ready", self.name), READY_PATIENCE, || {
+            self.lives()?;
+            Ok(path.exists().then_some(()))
+        })?;
+        let text = fs::read(path).context("read ready.json")?;
         serde_json::from_slice(&text).context("read ready.json of the configuration server")
     }
 
@@ -134,10 +127,10 @@ impl Role {
     /// Fails when it has ended by itself.
     ///
     /// # Errors
-    /// Its status.
+    /// Its status, and the end of its log.
     pub(crate) fn lives(&mut self) -> Result<()> {
         match self.child.try_wait().context("look at a role")? {
-            Some(status) => bail!("{} ended by itself with {status}", self.name),
+            Some(status) => bail!("{} ended by itself with {status}: {}", self.name, last_lines(&self.log)),
             None => Ok(()),
         }
     }

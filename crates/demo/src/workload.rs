@@ -6,6 +6,8 @@
 
 mod acknowledged;
 mod churn;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use acknowledged::Acknowledged;
 

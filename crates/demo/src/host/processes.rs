@@ -103,7 +103,7 @@ mod tests {
         let mut child =
             Command::new("sleep").arg("100").env(RUN_VARIABLE, &run).spawn().expect("sleep");
         let found = crate::wait::until_blocking("it is listed", Duration::from_secs(5), || {
-            // Between fork and exec the child still has this test's environment.
+            // The kernel shows the environment of a new process a moment after its start.
             Ok(processes_of(&run)?.first().copied())
         })
         .unwrap();

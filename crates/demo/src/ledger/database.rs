@@ -33,8 +33,9 @@ impl Database {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(mode)
-            // Without it a commit in WAL mode is durable only at the next checkpoint.
-            .synchronous(SqliteSynchronous::Full)
+            // With less a commit is not durable when it returns: in WAL mode with NORMAL until the next checkpoint, in
+            // DELETE mode with FULL until the directory is written (a power cut brings the rollback journal back).
+            .synchronous(SqliteSynchronous::Extra)
             .disable_statement_logging();
         let mut connection = options.connect().await.context("open the database on disk 1")?;
         sqlx::query(

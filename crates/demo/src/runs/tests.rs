@@ -6,9 +6,10 @@ use crate::host::{self, RUN_VARIABLE};
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 fn sweep(runs: &Runs, record: &Record) -> anyhow::Result<super::sweep::Swept> {
-    super::sweep(runs, record, std::time::Duration::from_millis(200))
+    super::sweep(runs, record, Duration::from_millis(200))
 }
 
 struct Leftover {
@@ -27,11 +28,19 @@ impl Leftover {
 
     /// A process of the run that ends only by SIGKILL.
     fn stubborn(&self) -> Child {
-        Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "trap '' TERM; while :; do sleep 1; done"])
             .env(RUN_VARIABLE, &self.record.id)
             .spawn()
-            .unwrap()
+            .unwrap();
+        self.is_listed();
+        child
+    }
+
+    /// The kernel shows the environment of a new process a moment after its start.
+    fn is_listed(&self) {
+        let listed = || Ok((!host::processes_of(&self.record.id)?.is_empty()).then_some(()));
+        crate::wait::until_blocking("it is listed", Duration::from_secs(5), listed).unwrap();
     }
 
     /// A file system on a loop device, and in it a file that is a loop device with a file system again.
@@ -92,6 +101,7 @@ fn processes_mounts_and_loop_devices_are_removed_whatever_they_hold() {
         Command::new("sleep").arg("1000").current_dir(inner).env(RUN_VARIABLE, run).spawn().unwrap()
     };
     let mut ours = user(&leftover.record.id);
+    leftover.is_listed();
     // Somebody who looks around in a kept run: not killed, and no reason to leave anything in the tree.
     let mut foreign = user("a stranger of this test");
     let swept = sweep(&leftover.runs, &leftover.record).unwrap();
@@ -135,7 +145,7 @@ fn what_nbdfuse_mounted_is_removed_with_the_loop_device_on_it() {
     assert!(swept.loops.contains(disk.device()), "{swept:?}");
     leftover.nothing_is_left();
     let gone = || Ok(host::loops()?.iter().all(|one| one.device != disk.device()).then_some(()));
-    crate::wait::until_blocking("it is detached", std::time::Duration::from_secs(5), gone).unwrap();
+    crate::wait::until_blocking("it is detached", Duration::from_secs(5), gone).unwrap();
 }
 
 #[test]
@@ -170,7 +180,7 @@ fn serve_memory(socket: &Path) -> Child {
     let mut server = Command::new("nbdkit");
     server.args(["--foreground", "--exit-with-parent", "--unix"]).arg(socket);
     let server = server.args(["memory", "size=64M"]).spawn().unwrap();
-    let patience = std::time::Duration::from_secs(10);
+    let patience = Duration::from_secs(10);
     crate::wait::until_blocking("nbdkit listens", patience, || Ok(socket.exists().then_some(())))
         .unwrap();
     server

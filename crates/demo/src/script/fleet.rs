@@ -4,8 +4,11 @@ use crate::host;
 use crate::roles::{Launcher, Role, ServerReady};
 use crate::wait;
 use anyhow::{Context as _, Result};
+use crate::workload::now_ns;
 use landfall_api_client::Client;
+use landfall_api_types::resource::Server;
 use landfall_types::InstanceId;
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -46,7 +49,7 @@ impl Fleet {
             )?;
         }
         let state = dir.join("recovery/server");
-        let server =
+        let mut server =
             launcher.start("server", SERVER, &state, &["--listen".into(), "127.0.0.1:0".into()])?;
         let ready = server.server_ready()?;
         let client = Client::open(&ready.operator_credentials).map_err(told)?;
@@ -57,13 +60,13 @@ impl Fleet {
         fleet.recovery.push(mt);
         let instance = fleet.dir.join("home/instance");
         fs::write(&instance, InstanceId::generate().to_string()).context("write the instance")?;
-        fleet.start_home()?;
-        fleet.in_contact(&client).await?;
+        fleet.start_home(&client).await?;
         Ok((fleet, client))
     }
 
-    /// Starts the roles at home, at first and after the disaster.
-    pub(super) fn start_home(&mut self) -> Result<()> {
+    /// Starts the roles at home, at first and after the disaster, and waits until all of the fleet report.
+    pub(super) async fn start_home(&mut self, client: &Client) -> Result<()> {
+        let since = now_ns()?;
         let ps = self.process_server(HOME_PS, "home")?;
         self.home.push(ps);
         let mt = self.master_target(HOME_MT, "home")?;
@@ -72,7 +75,7 @@ impl Fleet {
         args.extend(["--instance-file".into(), self.dir.join("home/instance").into()]);
         let state = self.dir.join("home/agent");
         self.home.push(self.launcher.start("agent", HOME_AGENT, &state, &args)?);
-        Ok(())
+        self.report(client, since).await
     }
 
     /// SIGKILL for everything at home; all are struck before one is waited for.
@@ -83,14 +86,20 @@ impl Fleet {
         self.home.drain(..).try_for_each(Role::reap)
     }
 
-    /// Waits until every role is registered and reports.
-    pub(super) async fn in_contact(&self, client: &Client) -> Result<()> {
-        wait::until("all roles report", Duration::from_secs(30), || async {
+    /// Waits until every role is registered and has reported since `since`.
+    async fn report(&mut self, client: &Client, since: u64) -> Result<()> {
+        let reported = |servers: &[Server]| {
+            let fresh = |one: &Server| one.last_report.is_some_and(|time| time.0 >= since);
+            [RECOVERY_PS, RECOVERY_MT, HOME_PS, HOME_MT, HOME_AGENT].iter().all(|name| {
+                servers.iter().any(|one| one.name == *name && one.in_contact && fresh(one))
+            })
+        };
+        let deadline = Duration::from_secs(30);
+        let fleet = RefCell::new(self);
+        wait::until("all roles report", deadline, || async {
+            fleet.borrow_mut().lives()?;
             let servers = client.servers().await.map_err(told)?;
-            let wanted = [RECOVERY_PS, RECOVERY_MT, HOME_PS, HOME_MT, HOME_AGENT];
-            let there =
-                |name: &&str| servers.iter().any(|one| one.name == **name && one.in_contact);
-            Ok(wanted.iter().all(there).then_some(()))
+            Ok(reported(&servers).then_some(()))
         })
         .await
     }

@@ -30,8 +30,7 @@ pub(super) async fn reprotect(
     disks.attach()?;
     let devices = disks.devices();
     let untouched = fingerprint(&devices)?;
-    fleet.start_home()?;
-    fleet.in_contact(client).await?;
+    fleet.start_home(client).await?;
     let before = elsewhere.0.acknowledged()?;
     let mut ask = Reprotect {
         process_server: RECOVERY_PS.to_owned(),
