@@ -1,5 +1,5 @@
-//! Compiles the eBPF program with clang. It needs no running kernel: the few kernel structs that the program
-//! uses are declared in it and relocated when it is loaded.
+//! Compiles the eBPF program with clang. It needs no running kernel: the few kernel structs that
+//! the program uses are declared in it and relocated when it is loaded.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=CLANG");
     let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    // libbpf's own headers, as libbpf-sys unpacked them: the program and the loader then can't differ.
+    // libbpf's own headers, as libbpf-sys unpacked them: the program and the loader then can't
+    // differ.
     let libbpf = std::env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     let triplet = format!(
         "/usr/include/{}-linux-gnu",

@@ -46,8 +46,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// With the state of `dir`. A state that another instance wrote is left alone: this is a clone or a recovered
-    /// machine, without authority (trap T-11).
+    /// With the state of `dir`. A state that another instance wrote is left alone: this is a clone
+    /// or a recovered machine, without authority (trap T-11).
     ///
     /// # Errors
     /// [`StateError`].
@@ -160,8 +160,8 @@ impl Agent {
         }
         let resumed =
             matches!(&self.state().phase, Phase::Running { start: now } if same(now, &start));
-        // Durable only when the capture is active: a crash in between repeats the order. The machine starts writing
-        // only after the answer, so that nothing is missed.
+        // Durable only when the capture is active: a crash in between repeats the order. The
+        // machine starts writing only after the answer, so that nothing is missed.
         *running = Some(self.launch(start.clone(), resumed).await?);
         self.save(|state| state.phase = Phase::Running { start: Box::new(start) })?;
         Ok(started)

@@ -2,8 +2,8 @@
 
 use landfall_types::ByteRange;
 
-/// Bytes per hash at each step. The first keeps the common case (all equal) cheap: 16 bytes per MiB; the last is the
-/// size of the blocks that file systems write.
+/// Bytes per hash at each step. The first keeps the common case (all equal) cheap: 16 bytes per
+/// MiB; the last is the size of the blocks that file systems write.
 pub(crate) const BLOCK_BYTES: [u32; 3] = [1 << 20, 64 << 10, 4 << 10];
 
 /// A block's hash as the protocol has it: the first 16 bytes of BLAKE3.
@@ -14,8 +14,8 @@ pub(crate) fn hash(block: &[u8]) -> [u8; 16] {
     out
 }
 
-/// The ranges of `data` (which begins at `offset` of the disk) whose hashes differ from `theirs`, neighbors joined.
-/// A missing hash counts as different: sending too much is safe.
+/// The ranges of `data` (which begins at `offset` of the disk) whose hashes differ from `theirs`,
+/// neighbors joined. A missing hash counts as different: sending too much is safe.
 #[must_use]
 pub(crate) fn differing(
     data: &[u8],

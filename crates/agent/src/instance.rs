@@ -8,11 +8,12 @@ use std::{fs, io};
 /// Where the nonce is kept by default: in memory, never on a protected disk.
 pub const INSTANCE_FILE: &str = "/run/landfall/instance";
 
-/// Reads the instance's nonce, or makes one. A clone or a recovered machine has the disk's content, but not this file: it
-/// gets another nonce, and with it no authority.
+/// Reads the instance's nonce, or makes one. A clone or a recovered machine has the disk's content,
+/// but not this file: it gets another nonce, and with it no authority.
 ///
 /// # Errors
-/// [`StateError::File`]; a damaged file is an error, because a new nonce would silently end the protection.
+/// [`StateError::File`]; a damaged file is an error, because a new nonce would silently end the
+/// protection.
 pub fn instance(path: &Path) -> Result<InstanceId, StateError> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map_err(|_| StateError::File {

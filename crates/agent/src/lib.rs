@@ -9,10 +9,14 @@
 //! ```
 //!
 //! # Invariants
-//! * The LSNs of a log follow the ring's order; a new load of the capture is a new incarnation and begins with a window.
-//! * What was read from a disk never lands in the log behind a newer write of the same place (trap T-2).
-//! * A receiver that holds other records than ours under the same positions is never continued (trap T-1).
-//! * A marker is placed only where no window is open, and after everything that was written before its time.
+//! * The LSNs of a log follow the ring's order; a new load of the capture is a new incarnation and
+//!   begins with a window.
+//! * What was read from a disk never lands in the log behind a newer write of the same place (trap
+//!   T-2).
+//! * A receiver that holds other records than ours under the same positions is never continued
+//!   (trap T-1).
+//! * A marker is placed only where no window is open, and after everything that was written before
+//!   its time.
 //! * Authority belongs to an instance (trap T-11); an epoch that is over never starts again here.
 //! * Without the configuration server replication goes on: what it takes is in the state directory.
 //!
@@ -20,7 +24,8 @@
 //! [`log::SourceLog`] and [`plan::Plan`] (pure), then [`run`](mod@run), then [`Agent`].
 //!
 //! # Deliberately absent
-//! Bitmap mode and capture that outlives the agent: a lost capture is answered by comparing whole disks.
+//! Bitmap mode and capture that outlives the agent: a lost capture is answered by comparing whole
+//! disks.
 
 mod agent;
 mod differences;
@@ -38,4 +43,5 @@ pub mod status;
 pub mod uplink;
 
 pub use agent::Agent;
+pub use network::FleetNetwork;
 pub use service::{AgentConfig, AgentError, run};

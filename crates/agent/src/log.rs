@@ -1,7 +1,8 @@
-//! The agent's part of the log: gives records their LSNs, and keeps them until the next hop has them durable.
+//! The agent's part of the log: gives records their LSNs, and keeps them until the next hop has
+//! them durable.
 //!
-//! Pure: no clock, no input or output. A record gets its LSN when it is taken from the ring, in the ring's order
-//! (design section 14.1).
+//! Pure: no clock, no input or output. A record gets its LSN when it is taken from the ring, in the
+//! ring's order (design section 14.1).
 
 use crate::ranges::RangeSet;
 use bytes::Bytes;
@@ -97,8 +98,9 @@ impl SourceLog {
         }
     }
 
-    /// A new load of the capture continues the log: what follows is of this incarnation. What was pending stays open
-    /// as a window without a catch-up, until [`SourceLog::open_window`] covers it.
+    /// A new load of the capture continues the log: what follows is of this incarnation. What was
+    /// pending stays open as a window without a catch-up, until [`SourceLog::open_window`] covers
+    /// it.
     pub fn begin_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
         self.ring_position = 0;
@@ -123,12 +125,14 @@ impl SourceLog {
                 self.settle(disk, range);
                 self.append(|lsn| Record::discard(lsn, disk, offset, length));
             }
-            // The write that failed has its record already; what the disk holds there has to be read again.
+            // The write that failed has its record already; what the disk holds there has to be
+            // read again.
             CapturedKind::Failed => self.unknown.entry(disk).or_default().insert(range),
         }
     }
 
-    /// Puts a marker into the log; `None` while a window is open, because the position is no recovery point then.
+    /// Puts a marker into the log; `None` while a window is open, because the position is no
+    /// recovery point then.
     pub fn mark(&mut self, marker: Marker) -> Option<Lsn> {
         if self.windows.any_open() {
             return None;
@@ -144,7 +148,8 @@ impl SourceLog {
         self.append(|lsn| Record::control(lsn, control))
     }
 
-    /// Opens a window over `ranges`. Its ID is the LSN of its record, so that no two windows of a log share one.
+    /// Opens a window over `ranges`. Its ID is the LSN of its record, so that no two windows of a
+    /// log share one.
     pub fn open_window(
         &mut self,
         reason: WindowReason,
@@ -172,7 +177,8 @@ impl SourceLog {
         id
     }
 
-    /// Closes every window that is open: those of earlier incarnations were covered by the one that ends now.
+    /// Closes every window that is open: those of earlier incarnations were covered by the one that
+    /// ends now.
     pub fn close_windows(&mut self) {
         self.catch_up = None;
         for window in self.windows.open_ids() {
@@ -180,10 +186,11 @@ impl SourceLog {
         }
     }
 
-    /// Appends what was read at `offset`, where it is still pending (trap T-2); gives the bytes appended.
+    /// Appends what was read at `offset`, where it is still pending (trap T-2); gives the bytes
+    /// appended.
     ///
-    /// The caller has drained the ring up to its head at the end of the read: a write that was logged meanwhile has taken
-    /// its sectors out, so that older content never lands behind newer.
+    /// The caller has drained the ring up to its head at the end of the read: a write that was
+    /// logged meanwhile has taken its sectors out, so that older content never lands behind newer.
     pub fn append_read(&mut self, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
         let range = ByteRange { start: offset, end: offset + data.len() as u64 };
         let still = self.pending(disk, range);
@@ -221,7 +228,8 @@ impl SourceLog {
         }
     }
 
-    /// Ranges whose content on the disk is unknown since a write to them failed; the next window must cover them.
+    /// Ranges whose content on the disk is unknown since a write to them failed; the next window
+    /// must cover them.
     #[must_use]
     pub const fn unknown(&self) -> &BTreeMap<DiskIndex, RangeSet> {
         &self.unknown
@@ -239,8 +247,8 @@ impl SourceLog {
         self.windows.any_open()
     }
 
-    /// Whether a receiver at `position` can be continued from (trap T-1): it must hold our records, and not others under
-    /// the same positions.
+    /// Whether a receiver at `position` can be continued from (trap T-1): it must hold our records,
+    /// and not others under the same positions.
     ///
     /// # Errors
     /// [`Mismatch`].
@@ -263,7 +271,8 @@ impl SourceLog {
         }
     }
 
-    /// Records from `from` on, of one incarnation, of about `bytes_max` bytes; `Ok(None)` when there is none yet.
+    /// Records from `from` on, of one incarnation, of about `bytes_max` bytes; `Ok(None)` when
+    /// there is none yet.
     ///
     /// # Errors
     /// [`Mismatch`] when records from there on are not here.

@@ -12,17 +12,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A replica that is not there, or has another history, may be there later: the operator mends it at the target.
+/// A replica that is not there, or has another history, may be there later: the operator mends it
+/// at the target.
 const RETRY_PERMANENT_MS: u64 = 5_000;
 
 /// Makes links to process servers of the fleet.
-pub(crate) struct FleetNetwork {
+pub struct FleetNetwork {
     tls: Arc<ClientConfig>,
 }
 
 impl FleetNetwork {
     /// With a node's credentials.
-    pub(crate) fn new(credentials: &Credentials) -> Result<Self, PkiError> {
+    ///
+    /// # Errors
+    /// [`PkiError`] when they are of no use for TLS.
+    pub fn new(credentials: &Credentials) -> Result<Self, PkiError> {
         // A master target takes logs too: a machine may be protected without a relay in between.
         let tls = tls::data_client(credentials, &[Role::ProcessServer, Role::MasterTarget])?;
         Ok(Self { tls })

@@ -1,4 +1,5 @@
-//! What a new incarnation has to do before there are recovery points again: decided from the receiver's position alone.
+//! What a new incarnation has to do before there are recovery points again: decided from the
+//! receiver's position alone.
 
 use landfall_repl::{ImageCopyPosition, ReceiverPosition};
 use landfall_types::{DiskIndex, Lsn, WindowId, WindowReason};
@@ -26,9 +27,10 @@ pub struct ImagePlan {
 impl Plan {
     /// For a producer that knows nothing of its past.
     ///
-    /// A first copy that an earlier incarnation began is finished, because that is the cheapest way for what is not
-    /// there yet; but what was written between the two incarnations is in nobody's log, and journaled writes of the earlier
-    /// one lie over the image: so everything is compared afterwards.
+    /// A first copy that an earlier incarnation began is finished, because that is the cheapest way
+    /// for what is not there yet; but what was written between the two incarnations is in nobody's
+    /// log, and journaled writes of the earlier one lie over the image: so everything is compared
+    /// afterwards.
     #[must_use]
     pub fn from_position(position: &ReceiverPosition) -> Self {
         match &position.image_copy {

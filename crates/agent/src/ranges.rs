@@ -31,7 +31,8 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        // All that overlap or touch become one: those that begin at or before its end, from the last on backwards.
+        // All that overlap or touch become one: those that begin at or before its end, from the
+        // last on backwards.
         while let Some((&s, &e)) = self.ranges.range(..=end).next_back() {
             if e < start {
                 break;

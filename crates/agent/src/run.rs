@@ -61,7 +61,8 @@ pub enum RunEnd {
     Demoted(Tip),
     /// The link gave up for good.
     Refused(Refusal),
-    /// A disk is gone, or another one has its place (trap T-8): it must not be taken for the protected one.
+    /// A disk is gone, or another one has its place (trap T-8): it must not be taken for the
+    /// protected one.
     DiskReplaced,
     /// Whoever gives the orders is gone.
     Abandoned,
@@ -156,7 +157,8 @@ impl Run {
         end
     }
 
-    /// A new load takes the log up: behind our own tail with a window for `reason`, or where the receiver stands.
+    /// A new load takes the log up: behind our own tail with a window for `reason`, or where the
+    /// receiver stands.
     async fn reload(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
@@ -249,7 +251,7 @@ impl Run {
                         tracing::error!(%error, "the catch-up ended");
                         self.config.status.set_problem(Some(shown(&error)));
                         tokio::time::sleep(RETRY).await;
-                        return LoadEnd::Lost { reason: WindowReason::CaptureGap, code: "catch-up-failed" };
+                        return LoadEnd::gap("catch-up-failed");
                     }
                     Err(error) => tracing::error!(%error, "the catch-up was ended"),
                 },
@@ -274,7 +276,8 @@ impl Run {
         }
     }
 
-    /// Everything captured goes into the log, a last marker behind it, and all of it to the next hop.
+    /// Everything captured goes into the log, a last marker behind it, and all of it to the next
+    /// hop.
     async fn demote(
         &self,
         pump: &Pump,
@@ -298,7 +301,7 @@ impl Run {
         let _gone = reply.send(answer);
         if failed {
             // Not demoted: go on, with a comparison, because nothing was captured in between.
-            return LoadEnd::Lost { reason: WindowReason::CaptureGap, code: "demotion-given-up" };
+            return LoadEnd::gap("demotion-given-up");
         }
         LoadEnd::Run(RunEnd::Demoted(tip))
     }
@@ -349,6 +352,11 @@ enum LoadEnd {
 }
 
 impl LoadEnd {
+    /// Some writes may not be in the log.
+    const fn gap(code: &'static str) -> Self {
+        Self::Lost { reason: WindowReason::CaptureGap, code }
+    }
+
     fn of(end: PumpEnd) -> Self {
         match end {
             PumpEnd::Lost(loss) => {
@@ -359,9 +367,7 @@ impl LoadEnd {
                 Self::Lost { reason, code: loss.reason.code() }
             }
             PumpEnd::DiskReplaced => Self::Run(RunEnd::DiskReplaced),
-            PumpEnd::Stopped => {
-                Self::Lost { reason: WindowReason::CaptureGap, code: "capture-stopped" }
-            }
+            PumpEnd::Stopped => Self::gap("capture-stopped"),
         }
     }
 }

@@ -24,7 +24,8 @@ pub struct AgentConfig {
     pub enrolment: Enrolment,
     /// Where credentials, orders and state are kept.
     pub state_dir: PathBuf,
-    /// Where the instance's nonce is kept, outside the protected disks: see [`crate::instance::INSTANCE_FILE`].
+    /// Where the instance's nonce is kept, outside the protected disks: see
+    /// [`crate::instance::INSTANCE_FILE`].
     pub instance_file: PathBuf,
     /// How to capture.
     pub capture: Options,

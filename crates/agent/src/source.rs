@@ -17,7 +17,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Most bytes of records kept in memory; beyond it the ring is not emptied, and what comes then is its overflow.
+/// Most bytes of records kept in memory; beyond it the ring is not emptied, and what comes then is
+/// its overflow.
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// A catch-up stops adding here, so that captured writes find room.
 pub const QUEUE_BYTES_CATCH_UP: usize = 32 << 20;
@@ -25,8 +26,9 @@ pub const QUEUE_BYTES_CATCH_UP: usize = 32 << 20;
 /// How a new load of the capture takes the log up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Begin {
-    /// Where the receiver stands; what to do follows from that. Until then nothing captured is kept: a window will
-    /// be opened, and all that was written before its opening is read from the disks.
+    /// Where the receiver stands; what to do follows from that. Until then nothing captured is
+    /// kept: a window will be opened, and all that was written before its opening is read from the
+    /// disks.
     AtReceiver,
     /// The disks stand exactly here, and nothing has been written since.
     At(Tip),
@@ -175,8 +177,9 @@ impl Source {
         self.decided.notified().await;
     }
 
-    /// Appends what was read from a disk, where it is still pending (trap T-2); gives the bytes appended. The ring must have
-    /// been drained up to its head at the end of the read ([`Source::drained_to`]).
+    /// Appends what was read from a disk, where it is still pending (trap T-2); gives the bytes
+    /// appended. The ring must have been drained up to its head at the end of the read
+    /// ([`Source::drained_to`]).
     pub fn append_read(&self, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
         let appended =
             self.lock().log.as_mut().map_or(0, |log| log.append_read(disk, offset, data));
@@ -199,7 +202,8 @@ impl Source {
         }
     }
 
-    /// Opens a window over the ranges whose content became unknown by failed writes; `None` when there are none.
+    /// Opens a window over the ranges whose content became unknown by failed writes; `None` when
+    /// there are none.
     pub fn open_for_unknown(&self) -> Option<(WindowId, BTreeMap<DiskIndex, RangeSet>)> {
         let mut state = self.lock();
         let log = state.log.as_mut()?;
@@ -328,7 +332,8 @@ impl LogSource for Source {
         }
         if let Some(log) = &state.log {
             return log.check(position).map_err(|mismatch| {
-                // Trap T-1: never renumber. The run answers with a new load and a comparison of everything.
+                // Trap T-1: never renumber. The run answers with a new load and a comparison of
+                // everything.
                 let reason = mismatch.to_string();
                 state.broken = Some(Broken(reason.clone()));
                 self.decided.notify_one();

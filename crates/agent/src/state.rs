@@ -1,4 +1,5 @@
-//! What the agent keeps durably, so that it goes on without the configuration server: `agent.json` in its state directory.
+//! What the agent keeps durably, so that it goes on without the configuration server: `agent.json`
+//! in its state directory.
 
 use landfall_api_types::order::AgentStart;
 use landfall_types::{Chain, Class, Epoch, InstanceId, Lsn};
@@ -41,7 +42,8 @@ pub enum Phase {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AgentState {
     version: u32,
-    /// The instance that wrote this: another one is a clone or a recovered machine, and inert (trap T-11).
+    /// The instance that wrote this: another one is a clone or a recovered machine, and inert (trap
+    /// T-11).
     pub instance: InstanceId,
     /// The highest epoch number that is known to be over; only a higher one may start.
     pub fenced_below: u64,
@@ -146,7 +148,8 @@ impl AgentState {
         Ok(Some(state))
     }
 
-    /// Writes it: when this returns, a crash at any moment finds this state; before, the old one or this one.
+    /// Writes it: when this returns, a crash at any moment finds this state; before, the old one or
+    /// this one.
     ///
     /// # Errors
     /// [`StateError::File`].
@@ -226,7 +229,8 @@ mod tests {
         assert!(matches!(AgentState::load(dir.path()), Err(StateError::Newer { found: 2, .. })));
     }
 
-    /// Guards P6: an epoch that is over never starts again; authority comes back only with a higher one.
+    /// Guards P6: an epoch that is over never starts again; authority comes back only with a higher
+    /// one.
     #[test]
     fn a_fence_holds_until_a_higher_epoch() {
         let mut state = running();

@@ -1,9 +1,10 @@
 //! Waits for writes in flight, without ever touching a queue (trap T-21).
 //!
-//! Two kinds are in flight when capture begins. Those that the hook has seen are tracked one by one. Those submitted
-//! before it was attached are not: for them we wait for a moment in which the kernel counts none. A disk
-//! that is never idle may have no such moment; after [`crate::Options::settle_max`] we go on, and from then on a write that
-//! ends without having been seen ends data mode ([`crate::LostReason::Beside`]): found, instead of lost.
+//! Two kinds are in flight when capture begins. Those that the hook has seen are tracked one by
+//! one. Those submitted before it was attached are not: for them we wait for a moment in which the
+//! kernel counts none. A disk that is never idle may have no such moment; after
+//! [`crate::Options::settle_max`] we go on, and from then on a write that ends without having been
+//! seen ends data mode ([`crate::LostReason::Beside`]): found, instead of lost.
 
 use crate::layout::control;
 use crate::{Capture, CaptureError, State};
@@ -32,11 +33,12 @@ const PAUSE_MIN: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 impl Capture {
-    /// Waits until all writes that are in flight now have ended: what is read from the disks afterwards contains every
-    /// write that is not in the ring behind the head of this moment.
+    /// Waits until all writes that are in flight now have ended: what is read from the disks
+    /// afterwards contains every write that is not in the ring behind the head of this moment.
     ///
     /// # Errors
-    /// [`CaptureError::Barrier`] when a write has not ended within `max`; [`CaptureError::Lost`] when data mode ended.
+    /// [`CaptureError::Barrier`] when a write has not ended within `max`; [`CaptureError::Lost`]
+    /// when data mode ended.
     pub fn barrier(&self, max: Duration) -> Result<Quiet, CaptureError> {
         let begun = Instant::now();
         let through = self.program.control.word(control::SEQUENCE).load(Ordering::SeqCst);
@@ -91,8 +93,9 @@ impl Capture {
         Ok(quiet)
     }
 
-    /// Tracked writes that were submitted before the `through`th. Entries come and go while we look, which is harmless:
-    /// one that comes is newer, and one that we see twice or not at all is looked for again.
+    /// Tracked writes that were submitted before the `through`th. Entries come and go while we
+    /// look, which is harmless: one that comes is newer, and one that we see twice or not at all is
+    /// looked for again.
     fn in_flight_before(&self, through: u64) -> Result<usize, CaptureError> {
         let flights = &self.program.flights;
         let mut count = 0;

@@ -33,7 +33,8 @@ pub struct Options {
     pub stuck_after: Duration,
     /// How long a first [`Capture::barrier`] waits for a moment without any write in flight.
     pub settle_max: Duration,
-    /// Added to the address of the kernel's direct map. Only tests use other values than 0: it makes the self-test fail.
+    /// Added to the address of the kernel's direct map. Only tests use other values than 0: it
+    /// makes the self-test fail.
     pub page_offset_error: u64,
 }
 
@@ -103,8 +104,8 @@ struct Reading {
 impl Capture {
     /// Runs the self-test, then captures the writes of `targets`.
     ///
-    /// Writes that were submitted before may still be in flight: [`Capture::barrier`] waits for them, and must be called
-    /// before the disks' content is read.
+    /// Writes that were submitted before may still be in flight: [`Capture::barrier`] waits for
+    /// them, and must be called before the disks' content is read.
     ///
     /// # Errors
     /// [`CaptureError`]: the kernel or a disk can't be captured, or the self-test failed.
@@ -125,7 +126,8 @@ impl Capture {
         let bare: Vec<Disk> = disks.iter().map(|(_, disk)| disk.clone()).collect();
         let (mut program, ring, segments) = Program::load(&bare, key, &options)?;
         program.attach()?;
-        // Between the look at the disk and the load another one can have come: then the filter matches nothing.
+        // Between the look at the disk and the load another one can have come: then the filter
+        // matches nothing.
         for (index, disk) in &disks {
             if !disk.is_present() {
                 return Err(CaptureError::DiskReplaced(*index));
@@ -150,7 +152,8 @@ impl Capture {
         &self.disks
     }
 
-    /// The ring's position behind the newest record: every write submitted before this call lies before it.
+    /// The ring's position behind the newest record: every write submitted before this call lies
+    /// before it.
     #[must_use]
     pub fn head(&self) -> u64 {
         self.program.control.word(control::HEAD).load(Ordering::SeqCst)
@@ -162,8 +165,9 @@ impl Capture {
         self.reading().reader.position()
     }
 
-    /// Takes records in ring order, at least one if there is any, then until `bytes_max` bytes of data are reached.
-    /// Stops at the first that is not complete yet, and before the position of a loss.
+    /// Takes records in ring order, at least one if there is any, then until `bytes_max` bytes of
+    /// data are reached. Stops at the first that is not complete yet, and before the position of a
+    /// loss.
     #[must_use]
     pub fn drain(&self, bytes_max: usize) -> Vec<Captured> {
         let mut reading = self.reading();
@@ -204,14 +208,15 @@ impl Capture {
         }
     }
 
-    /// Waits until a record is ready, or capture ends, or the time is over; true when there is something to do.
+    /// Waits until a record is ready, or capture ends, or the time is over; true when there is
+    /// something to do.
     #[must_use]
     pub fn wait_readable(&self, timeout: Duration) -> bool {
         if self.something_to_do() {
             return true;
         }
-        // The flag before the second look: a record that is committed in between either is seen by that look, or
-        // its writer sees the flag and wakes us.
+        // The flag before the second look: a record that is committed in between either is seen by
+        // that look, or its writer sees the flag and wakes us.
         self.program.control.word(control::WAITING).store(1, Ordering::SeqCst);
         if !self.something_to_do() {
             self.program.wake.wait(timeout);
@@ -228,7 +233,8 @@ impl Capture {
         }
     }
 
-    /// Whether bytes are being captured. After a loss, records before its position can still be drained.
+    /// Whether bytes are being captured. After a loss, records before its position can still be
+    /// drained.
     #[must_use]
     pub fn state(&self) -> State {
         self.loss(&self.reading()).map_or(State::Data, State::Lost)
@@ -337,7 +343,8 @@ fn inspect(targets: &[Target]) -> Result<Vec<(DiskIndex, Disk)>, CaptureError> {
     Ok(disks)
 }
 
-/// A load key: random, so that bytes of an earlier load never look committed, and never 0 ("no incarnation").
+/// A load key: random, so that bytes of an earlier load never look committed, and never 0 ("no
+/// incarnation").
 fn random() -> Result<u64, CaptureError> {
     loop {
         let mut bytes = [0; 8];

@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A whole disk of this machine, by its identity: the number alone can name another disk later (trap T-8).
+/// A whole disk of this machine, by its identity: the number alone can name another disk later
+/// (trap T-8).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Disk {
     /// As it was given.
@@ -28,8 +29,9 @@ impl Disk {
     /// Looks at the disk behind `path`; a mounted disk is fine.
     ///
     /// # Errors
-    /// [`CaptureError::Disk`] with reason and cure for what can't be captured: no block device, a partition, read-only,
-    /// empty, zoned, direct access (DAX), or a member of an array whose writes pass beside the hook (trap T-7).
+    /// [`CaptureError::Disk`] with reason and cure for what can't be captured: no block device, a
+    /// partition, read-only, empty, zoned, direct access (DAX), or a member of an array whose
+    /// writes pass beside the hook (trap T-7).
     pub fn inspect(path: &Path) -> Result<Self, CaptureError> {
         let refuse = |reason: String| Err(CaptureError::Disk { path: path.to_owned(), reason });
         let metadata = match fs::metadata(path) {
@@ -80,11 +82,13 @@ impl Disk {
         number::<u64>(&self.sysfs().join("size")).map(|sectors| sectors * 512)
     }
 
-    /// Requests that the kernel counts as in flight: reads and writes where it can't tell them apart.
+    /// Requests that the kernel counts as in flight: reads and writes where it can't tell them
+    /// apart.
     pub(crate) fn in_flight(&self) -> Result<u64, CaptureError> {
         let inflight = read(&self.sysfs().join("inflight"))?;
         let writes = inflight.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
-        // The first counts what the driver has; the second, on newer kernels, also what still waits for it.
+        // The first counts what the driver has; the second, on newer kernels, also what still waits
+        // for it.
         let stat = read(&self.sysfs().join("stat"))?;
         let all = stat.split_whitespace().nth(8).and_then(|n| n.parse::<u64>().ok());
         Ok(writes.unwrap_or(1).max(all.unwrap_or(1)))

@@ -10,7 +10,8 @@ pub enum LostReason {
     Unreadable,
     /// The kernel skipped the program for at least one write.
     Missed,
-    /// A write ended that the hook has not seen: begun before the capture, or passed beside it (trap T-7).
+    /// A write ended that the hook has not seen: begun before the capture, or passed beside it
+    /// (trap T-7).
     Beside,
     /// An operation that writes, and that this version does not know.
     UnknownOperation,

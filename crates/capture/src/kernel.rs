@@ -15,8 +15,8 @@ pub(crate) struct Bases {
 }
 
 impl Bases {
-    /// Where they begin on x86-64 without randomization. A kernel that doesn't tell (no `KALLSYMS_ALL`) may keep
-    /// them there, or not: the self-test finds out.
+    /// Where they begin on x86-64 without randomization. A kernel that doesn't tell (no
+    /// `KALLSYMS_ALL`) may keep them there, or not: the self-test finds out.
     pub(crate) fn fallback() -> Self {
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let five_levels = flags

@@ -1,4 +1,5 @@
-//! Memory shared with the kernel, and buffers aligned for direct I/O: one of the modules with `unsafe` code.
+//! Memory shared with the kernel, and buffers aligned for direct I/O: one of the modules with
+//! `unsafe` code.
 #![allow(unsafe_code)]
 
 use bytes::Bytes;
@@ -15,8 +16,8 @@ pub(crate) struct Mapping {
     bytes: usize,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread; all shared words are accessed as atomics, and other
-// bytes only in the way that `copy` demands.
+// SAFETY: the mapping belongs to the process, not to a thread; all shared words are accessed as
+// atomics, and other bytes only in the way that `copy` demands.
 unsafe impl Send for Mapping {}
 // SAFETY: as for Send.
 unsafe impl Sync for Mapping {}
@@ -54,8 +55,8 @@ impl Mapping {
     /// The word at `offset`, shared with the program.
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes, "a word of the mapping");
-        // SAFETY: in bounds and aligned (checked above; mappings begin at a page); the other side writes it only by
-        // single aligned stores and atomic operations.
+        // SAFETY: in bounds and aligned (checked above; mappings begin at a page); the other side
+        // writes it only by single aligned stores and atomic operations.
         unsafe { AtomicU64::from_ptr(self.address.as_ptr().add(offset).cast()) }
     }
 
@@ -64,14 +65,16 @@ impl Mapping {
         self.word(offset).load(Ordering::Relaxed)
     }
 
-    /// Copies bytes that nobody writes any more: those of a committed record that is not released yet.
+    /// Copies bytes that nobody writes any more: those of a committed record that is not released
+    /// yet.
     pub(crate) fn copy(&self, offset: usize, bytes: usize) -> Bytes {
         assert!(
             offset.checked_add(bytes).is_some_and(|end| end <= self.bytes),
             "within the mapping"
         );
-        // SAFETY: in bounds (checked above). The program wrote these bytes before the commit word that the caller has
-        // read with acquire ordering, and writes there again only when the caller has moved the tail.
+        // SAFETY: in bounds (checked above). The program wrote these bytes before the commit word
+        // that the caller has read with acquire ordering, and writes there again only when the
+        // caller has moved the tail.
         Bytes::copy_from_slice(unsafe {
             std::slice::from_raw_parts(self.address.as_ptr().add(offset), bytes)
         })

@@ -23,7 +23,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Loads it for `disks`; it captures nothing before [`Program::attach`]. Gives the mapped ring as well.
+    /// Loads it for `disks`; it captures nothing before [`Program::attach`]. Gives the mapped ring
+    /// as well.
     pub(crate) fn load(
         disks: &[Disk],
         key: u64,
@@ -101,8 +102,9 @@ impl Program {
 
     /// Attaches the programs and switches data mode on.
     pub(crate) fn attach(&mut self) -> Result<(), CaptureError> {
-        // on_missed must run after on_queue on the same hook, so it is attached after it; the others come before data
-        // mode is on, so that every write that on_queue sees is also seen ending.
+        // on_missed must run after on_queue on the same hook, so it is attached after it; the
+        // others come before data mode is on, so that every write that on_queue sees is also seen
+        // ending.
         for name in ["on_request_complete", "on_bio_complete", "on_queue", "on_missed"] {
             let program = self
                 .object
@@ -115,8 +117,8 @@ impl Program {
             self.links.push(link);
         }
         self.control.word(control::MODE).store(layout::MODE_DATA, Ordering::SeqCst);
-        // A hook that runs right now may have seen the old mode in on_queue and would see the new one in on_missed:
-        // a false alarm. After this call every such run has ended.
+        // A hook that runs right now may have seen the old mode in on_queue and would see the new
+        // one in on_missed: a false alarm. After this call every such run has ended.
         membarrier();
         self.control.word(control::GUARD_MISSED).store(1, Ordering::SeqCst);
         Ok(())

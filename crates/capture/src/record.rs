@@ -11,11 +11,13 @@ pub enum CapturedKind {
     Zero,
     /// The range was given up; what it reads as depends on the disk (trap T-23).
     Discard,
-    /// An earlier write to the range ended with an error: what the disk holds there is unknown, read it again.
+    /// An earlier write to the range ended with an error: what the disk holds there is unknown,
+    /// read it again.
     Failed,
 }
 
-/// One record of the ring. A large write comes as several, of at most 256 KiB, one behind the other.
+/// One record of the ring. A large write comes as several, of at most 256 KiB, one behind the
+/// other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Captured {
     /// Which disk.

@@ -94,8 +94,8 @@ impl Reader {
         self.ring.copy(at + usize::try_from(RECORD_BYTES).expect("48"), bytes)
     }
 
-    /// A record is complete microseconds after its reservation. One that is not after seconds never will be, and
-    /// waiting for it for ever would be a silent end of replication.
+    /// A record is complete microseconds after its reservation. One that is not after seconds never
+    /// will be, and waiting for it for ever would be a silent end of replication.
     fn uncommitted(&mut self) -> Found {
         let now = Instant::now();
         match self.waiting_at {

@@ -24,7 +24,8 @@ pub struct SelfTestReport {
     pub records: u64,
 }
 
-/// Writes random bytes to a scratch disk in several ways, and compares what was captured with what was written.
+/// Writes random bytes to a scratch disk in several ways, and compares what was captured with what
+/// was written.
 ///
 /// # Errors
 /// [`CaptureError::SelfTest`] when they differ: bytes can't be captured on this machine.
@@ -51,8 +52,8 @@ pub fn self_test(options: &Options) -> Result<SelfTestReport, CaptureError> {
     }
 }
 
-/// Every byte of the disk once, in all the shapes that a write can have: small and large, of memory that does not begin at a
-/// page, of several pieces of memory, and through the page cache.
+/// Every byte of the disk once, in all the shapes that a write can have: small and large, of memory
+/// that does not begin at a page, of several pieces of memory, and through the page cache.
 fn write_pattern(disk: &LoopDevice, pattern: &AlignedBuffer) -> io::Result<()> {
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(disk.path())?;
     let cached = OpenOptions::new().write(true).open(disk.path())?;
@@ -73,7 +74,8 @@ fn write_pattern(disk: &LoopDevice, pattern: &AlignedBuffer) -> io::Result<()> {
     cached.sync_all()
 }
 
-/// One write of many pieces that are not neighbors in memory: each is copied out, in an order of its own.
+/// One write of many pieces that are not neighbors in memory: each is copied out, in an order of
+/// its own.
 fn write_vectored(file: &File, data: &[u8], offset: usize) -> io::Result<()> {
     const PIECE: usize = 5 * SECTOR;
     let gap = PIECE + SECTOR;

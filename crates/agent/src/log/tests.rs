@@ -79,8 +79,9 @@ fn t2_what_was_read_never_covers_a_newer_write() {
     assert_eq!(log.append_read(DISK, 0, &read), 0, "sent once");
 }
 
-/// Guards P2. T-2 with random interleavings: a disk that is written while it is caught up, with every write in the log
-/// before or after the append of what was read, ends up equal at the receiver.
+/// Guards P2. T-2 with random interleavings: a disk that is written while it is caught up, with
+/// every write in the log before or after the append of what was read, ends up equal at the
+/// receiver.
 #[test]
 fn t2_random_interleavings_end_equal() {
     let mut rng = Rng::new(seed("t2 interleavings"));
@@ -130,8 +131,8 @@ fn random_writes(rng: &mut Rng, disk: &mut [u8], ring: &mut VecDeque<Captured>) 
     }
 }
 
-/// Guards P1. T-1 at the sender: a receiver that has other records under the same positions, or more than we have, or less
-/// than we still have, is never continued.
+/// Guards P1. T-1 at the sender: a receiver that has other records under the same positions, or
+/// more than we have, or less than we still have, is never continued.
 #[test]
 fn t1_only_a_receiver_with_our_own_records_is_continued() {
     let mut log = log_at(10);

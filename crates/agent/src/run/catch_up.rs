@@ -1,4 +1,5 @@
-//! Reads the disks and sends what the target lacks: first copies, comparisons, ranges of failed writes.
+//! Reads the disks and sends what the target lacks: first copies, comparisons, ranges of failed
+//! writes.
 
 use super::reader::DiskReader;
 use crate::differences::{BLOCK_BYTES, differing};
@@ -141,7 +142,8 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Waits for the writes that were in flight when the window was opened: before the first read (design section 14.4).
+    /// Waits for the writes that were in flight when the window was opened: before the first read
+    /// (design section 14.4).
     async fn barrier(&self) -> Result<(), CatchUpError> {
         self.status.catch_up.phase("waiting for writes in flight", 0, 0);
         loop {
@@ -324,8 +326,9 @@ impl CatchUp {
 
     /// Asks for coarse hashes, then for finer ones where those differ.
     ///
-    /// An answer is about the target's content at some position behind the window's opening. Sectors that no write has
-    /// touched since are the same at each such position; for the others the log decides, not this comparison.
+    /// An answer is about the target's content at some position behind the window's opening.
+    /// Sectors that no write has touched since are the same at each such position; for the others
+    /// the log decides, not this comparison.
     async fn differences(
         &self,
         window: WindowId,
@@ -357,11 +360,13 @@ impl CatchUp {
         Ok(suspects)
     }
 
-    /// Appends `different` parts of what was read in `chunk`, where still pending; the rest of the chunk is settled.
+    /// Appends `different` parts of what was read in `chunk`, where still pending; the rest of the
+    /// chunk is settled.
     ///
-    /// `head` is the ring's at the end of the read: the log must have reached it, so that every write which the read may
-    /// have missed has left the pending set, or stands behind what is appended here (trap T-2). Waiting longer is
-    /// harmless: whatever is written meanwhile leaves the pending set too.
+    /// `head` is the ring's at the end of the read: the log must have reached it, so that every
+    /// write which the read may have missed has left the pending set, or stands behind what is
+    /// appended here (trap T-2). Waiting longer is harmless: whatever is written meanwhile leaves
+    /// the pending set too.
     async fn append(
         &self,
         head: u64,

@@ -31,7 +31,8 @@ pub(crate) enum PumpEnd {
     Stopped,
 }
 
-/// A marker that waits for the ring to be drained up to the head of its moment: all that was written before belongs to it.
+/// A marker that waits for the ring to be drained up to the head of its moment: all that was
+/// written before belongs to it.
 struct Due {
     head: u64,
     marker: Marker,
@@ -130,8 +131,8 @@ impl Worker {
                 let records = capture.drain(DRAIN_BYTES);
                 idle = records.is_empty();
                 let drained = capture.drained();
-                // Into the log before it is freed in the ring. That the log is memory too loses nothing: without
-                // pinned programs the ring dies with this process as well.
+                // Into the log before it is freed in the ring. That the log is memory too loses
+                // nothing: without pinned programs the ring dies with this process as well.
                 self.source.captured(records, drained);
                 capture.release(drained);
             }

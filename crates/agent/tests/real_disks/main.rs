@@ -1,5 +1,7 @@
-//! The agent on loop devices, with a target in memory: what the target holds is what the disks hold.
+//! The agent on loop devices, with a target in memory: what the target holds is what the disks
+//! hold.
 #![allow(clippy::unwrap_used)]
 
 mod cycle;
 mod target;
+mod wire;

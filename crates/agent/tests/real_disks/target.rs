@@ -24,9 +24,9 @@ struct DiskCopy {
     journaled: Vec<bool>,
 }
 
-struct State {
-    lineage: Lineage,
-    incarnation: Incarnation,
+pub(crate) struct State {
+    pub(crate) lineage: Lineage,
+    pub(crate) incarnation: Incarnation,
     records: Vec<Record>,
     /// The position before the first of `records`.
     base: Lsn,
@@ -40,11 +40,11 @@ struct State {
 }
 
 impl State {
-    fn durable(&self) -> Lsn {
+    pub(crate) fn durable(&self) -> Lsn {
         self.base.plus(self.records.len() as u64)
     }
 
-    fn position(&self) -> ReceiverPosition {
+    pub(crate) fn position(&self) -> ReceiverPosition {
         ReceiverPosition {
             lineage: self.lineage.clone(),
             incarnation: self.incarnation,
@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, record: Record) {
+    pub(crate) fn take(&mut self, record: Record) {
         assert_eq!(record.header.lsn, self.durable().next(), "dense");
         record.verify().expect("the payload is what the header says");
         self.chain = record.chain(self.chain);
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    fn image(&mut self, piece: &ImageData) {
+    pub(crate) fn image(&mut self, piece: &ImageData) {
         let copy = self.image_copy.as_mut().expect("a first copy is under way");
         assert_eq!(copy.window, piece.window);
         let begun = copy.durable_bytes.iter().position(|(disk, _)| *disk == piece.disk);
@@ -119,7 +119,7 @@ impl State {
         self.image_bytes += piece.data.as_ref().map_or(0, |data| data.len() as u64);
     }
 
-    fn hash(&mut self, request: &HashRequest) -> HashReply {
+    pub(crate) fn hash(&mut self, request: &HashRequest) -> HashReply {
         assert!(self.durable() >= request.after, "asked after the window's opening was taken");
         self.hash_requests += 1;
         let newest = &self.disks[usize::from(request.disk.0)].newest;
@@ -158,7 +158,7 @@ impl Target {
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::channel(0).0) }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let result = f(&mut self.state.lock().unwrap());
         self.changed.send_modify(|n| *n += 1);
         result
@@ -199,12 +199,13 @@ impl Target {
         self.state.lock().unwrap().incarnation
     }
 
-    /// Every session is refused with this from now on.
-    pub(crate) fn refuse(&self, refusal: Refusal) {
-        self.with(|state| state.refuse = Some(refusal));
+    /// Every session is refused with this from now on, or none any more.
+    pub(crate) fn refuse(&self, refusal: Option<Refusal>) {
+        self.with(|state| state.refuse = refusal);
     }
 
-    /// As if the disks of the relay had been lost: the newest records are gone, and so is what they wrote.
+    /// As if the disks of the relay had been lost: the newest records are gone, and so is what they
+    /// wrote.
     pub(crate) fn lose_newest(&self, count: usize) {
         self.with(|state| {
             let keep = state.records.len() - count;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The parts of the kernel's structs that the program depends on, and nothing else: field offsets are relocated
- * to the running kernel when the program is loaded (CO-RE), so order and size here mean nothing.
+ * The parts of the kernel's structs that the program depends on, and nothing else: field offsets
+ * are relocated to the running kernel when the program is loaded (CO-RE), so order and size here
+ * mean nothing.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the program and its loader share. The loader's view of the same bytes is in ../layout.rs; a test compares
- * the two through the compiled object's type information.
+ * What the program and its loader share. The loader's view of the same bytes is in ../layout.rs; a
+ * test compares the two through the compiled object's type information.
  */
 #pragma once
 
@@ -10,13 +10,15 @@
 #define TARGETS_MAX 32
 #define FLIGHTS_MAX 65536
 
-/* A position in the ring counts bytes since the load; segment = position / SEGMENT_BYTES modulo their number. */
+/* A position counts bytes since the load; segment = position / SEGMENT_BYTES, modulo segments. */
 #define SEGMENT_SHIFT 21
 #define SEGMENT_BYTES (1ULL << SEGMENT_SHIFT)
 #define RECORD_DATA_MAX (256U * 1024)
 #define COPY_MAX (32U * 1024)
-/* A record that begins at the end of a segment goes on behind it: it never wraps. One COPY_MAX more than needed,
- * because the verifier adds up the largest offset and the largest length. */
+/*
+ * A record that begins at the end of a segment goes on behind it: it never wraps. One COPY_MAX more
+ * than needed, because the verifier adds up the largest offset and the largest length.
+ */
 #define SEGMENT_SLACK (RECORD_DATA_MAX + COPY_MAX + 8192U)
 #define SEGMENT_VALUE (SEGMENT_BYTES + SEGMENT_SLACK)
 

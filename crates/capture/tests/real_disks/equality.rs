@@ -1,7 +1,8 @@
 //! Promise: replaying the records of the ring gives, byte for byte, what the disk holds.
 //!
-//! A page that is changed while it is being written may reach the disk newer than it was at submission, and only if
-//! its file is deleted is it never written again; no load here deletes files that are mapped.
+//! A page that is changed while it is being written may reach the disk newer than it was at
+//! submission, and only if its file is deleted is it never written again; no load here deletes
+//! files that are mapped.
 
 use crate::rig::{MIB, Mount, Rig, filled, on_file, run, small_ring};
 use landfall_capture::loopdev::{LoopDevice, LoopOptions};

@@ -1,4 +1,5 @@
-//! Promise: whatever can't be captured is noticed, and what lies before it stays a consistent prefix.
+//! Promise: whatever can't be captured is noticed, and what lies before it stays a consistent
+//! prefix.
 
 use crate::rig::{BARRIER_MAX, MIB, Mount, Rig, direct, filled, run, scratch, small_ring};
 use landfall_capture::loopdev::{LoopDevice, LoopOptions};
@@ -60,7 +61,8 @@ fn overflow_keeps_the_prefix() {
     );
 }
 
-/// Trap T-8: after detach and attach the same number names another disk, whose writes must not enter.
+/// Trap T-8: after detach and attach the same number names another disk, whose writes must not
+/// enter.
 #[test]
 fn another_disk_under_the_same_number() {
     if !require(&["loop", "bpf"]) {
@@ -199,7 +201,8 @@ fn the_barrier_waits_for_writes_in_flight() {
     assert_eq!((counters.submitted, counters.completed), (1, 1));
 }
 
-/// A write from before the capture that ends after the barrier: nobody has its bytes, so data mode is over.
+/// A write from before the capture that ends after the barrier: nobody has its bytes, so data mode
+/// is over.
 #[test]
 fn a_write_from_before_the_capture_is_noticed_when_it_ends() {
     if !require(&["loop", "bpf", "e2fsprogs"]) {

@@ -1,4 +1,5 @@
-//! Capture on loop devices: what is replayed is what the disks hold, and what can't be captured is noticed.
+//! Capture on loop devices: what is replayed is what the disks hold, and what can't be captured is
+//! noticed.
 #![allow(clippy::unwrap_used)]
 
 mod equality;

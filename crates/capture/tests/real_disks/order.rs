@@ -1,4 +1,5 @@
-//! Promise: one order over all disks; a write that had completed before another was submitted comes before it.
+//! Promise: one order over all disks; a write that had completed before another was submitted comes
+//! before it.
 
 use crate::rig::{MIB, Rig, direct, filled, small_ring};
 use landfall_capture::CapturedKind;
@@ -14,7 +15,8 @@ fn two_disks_one_order() {
     const ENTRIES: u64 = 400;
     let rig = Rig::new(&[4 * MIB, 4 * MIB], small_ring(16));
     std::thread::scope(|scope| {
-        // Two writers, each with its own half of both disks: entry n on disk 1, durably, then on disk 2.
+        // Two writers, each with its own half of both disks: entry n on disk 1, durably, then on
+        // disk 2.
         for writer in 0..2_u64 {
             let (first, second) = (direct(rig.path(0)), direct(rig.path(1)));
             scope.spawn(move || {

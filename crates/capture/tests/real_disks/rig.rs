@@ -124,7 +124,8 @@ pub(crate) fn scratch(bytes: u64) -> LoopDevice {
     LoopDevice::scratch(bytes, LoopOptions::default()).expect("a free loop device")
 }
 
-/// Over a file: memory has no "zero this range", so a driver fails such a request and the kernel writes zeroes.
+/// Over a file: memory has no "zero this range", so a driver fails such a request and the kernel
+/// writes zeroes.
 pub(crate) fn on_file(bytes: u64) -> LoopDevice {
     let backing = tempfile::tempfile().expect("a file");
     backing.set_len(bytes).expect("a sparse file");
