@@ -75,13 +75,22 @@ impl Credentials {
         write_secret(&dir.join("key.pem"), key_pem.as_bytes())?;
         write_public(&dir.join("cert.pem"), certificate.pem.as_bytes())?;
         write_public(&dir.join("ca.pem"), certificate.authority_pem.as_bytes())?;
-        let path = dir.join("node.json");
-        let text = serde_json::to_vec_pretty(member)
-            .map_err(|source| PkiError::Member { path: path.clone(), source })?;
         // Last, because it is what says that the directory is complete: after a crash in between, the node enrols
         // again instead of failing for ever on half of its credentials.
-        write_public(&path, &text)?;
+        write_member(dir, member)?;
         Self::open(dir)
+    }
+
+    /// Writes another description of the same member: name or server address.
+    ///
+    /// # Errors
+    /// [`PkiError::Identity`] for another member.
+    pub fn change_member(&self, member: &Member) -> Result<Self, PkiError> {
+        if (member.id, member.role) != (self.member.id, self.member.role) {
+            return Err(PkiError::Identity("the description is another member's"));
+        }
+        write_member(&self.dir, member)?;
+        Ok(Self { member: member.clone(), ..self.clone() })
     }
 
     /// Opens a directory of credentials.
@@ -164,6 +173,13 @@ impl Credentials {
     pub(crate) const fn key(&self) -> &Arc<LiveKey> {
         &self.key
     }
+}
+
+fn write_member(dir: &Path, member: &Member) -> Result<(), PkiError> {
+    let path = dir.join("node.json");
+    let text = serde_json::to_vec_pretty(member)
+        .map_err(|source| PkiError::Member { path: path.clone(), source })?;
+    write_public(&path, &text)
 }
 
 fn load_key(

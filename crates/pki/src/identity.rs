@@ -66,6 +66,12 @@ impl PeerIdentity {
     }
 }
 
+impl fmt::Display for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.role, self.node)
+    }
+}
+
 impl FromStr for PeerIdentity {
     type Err = PkiError;
     fn from_str(uri: &str) -> Result<Self, PkiError> {

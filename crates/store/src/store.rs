@@ -5,6 +5,7 @@ use landfall_types::UnixNanos;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyPool, Executor, Row, Transaction};
 use std::path::Path;
+#[cfg(feature = "testing")]
 use std::sync::Arc;
 use std::time::Duration;
 
