@@ -57,6 +57,8 @@ pub struct ReplicaStatus {
     pub received: Lsn,
     /// The image's position.
     pub folded: Lsn,
+    /// First position that a commit has left to choose from: the fork of the last one.
+    pub points_from: Lsn,
     /// Newest recovery point.
     pub newest_legal: Option<Lsn>,
     /// Newest recovery point that has a marker.
@@ -115,6 +117,7 @@ impl Replica {
             durable: in_force.log.durable(),
             received: in_force.log.tail().lsn,
             folded: body.folded,
+            points_from: body.points_from,
             newest_legal: line.with_timeline(|t| t.newest_legal(first, through)),
             newest_point: line.with_timeline(|t| t.newest_point(first, through)),
             open_windows: line.with_timeline(|t| t.windows().open_ids()),

@@ -1,0 +1,95 @@
+//! A replica that is open, with what the running process adds to it: sessions, notifications, the way home.
+
+use crate::blocking::blocking;
+use crate::reverse::Reverse;
+use landfall_repl::Refusal;
+use landfall_types::Lsn;
+use landfall_volume::{DivergenceStatus, Replica, Retention};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// The session that may call.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// Serial of the newest session; calls with a lower one are refused.
+    pub(crate) newest: u64,
+    /// A session is open.
+    pub(crate) connected: bool,
+}
+
+/// A hosted replica.
+pub(crate) struct Hosted {
+    pub(crate) replica: Arc<Replica>,
+    /// Held while a session's batch is appended: so a newer session begins between two batches, never within one.
+    pub(crate) sessions: Mutex<Sessions>,
+    /// Newest received and durable positions of the log that takes frames.
+    pub(crate) received: watch::Sender<Lsn>,
+    pub(crate) durable: watch::Sender<Lsn>,
+    /// Pieces of a first copy are written in the order in which they came.
+    pub(crate) image_order: tokio::sync::Mutex<u64>,
+    /// One flush serves all pieces that were written before it: the number of the last piece that is durable.
+    pub(crate) image_durable: tokio::sync::Mutex<u64>,
+    /// The branch's log is sent home.
+    pub(crate) reverse: tokio::sync::Mutex<Option<Arc<Reverse>>>,
+    pub(crate) retention: Mutex<Retention>,
+    /// Divergence never changes once it is entered: looked at once.
+    divergence: Mutex<HashMap<String, DivergenceStatus>>,
+}
+
+impl Hosted {
+    pub(crate) fn new(replica: Replica) -> Self {
+        let status = replica.status();
+        let at = |look: fn(&landfall_volume::ReplicaStatus) -> Lsn| {
+            status.as_ref().map_or(Lsn::ZERO, look)
+        };
+        Self {
+            received: watch::Sender::new(at(|status| status.received)),
+            durable: watch::Sender::new(at(|status| status.durable.lsn)),
+            replica: Arc::new(replica),
+            sessions: Mutex::new(Sessions::default()),
+            image_order: tokio::sync::Mutex::new(0),
+            image_durable: tokio::sync::Mutex::new(0),
+            reverse: tokio::sync::Mutex::new(None),
+            retention: Mutex::new(Retention::new()),
+            divergence: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The sessions, after a check that `serial` is the newest's.
+    pub(crate) fn session(&self, serial: u64) -> Result<MutexGuard<'_, Sessions>, Refusal> {
+        let sessions = lock(&self.sessions);
+        if sessions.newest == serial { Ok(sessions) } else { Err(Refusal::Superseded) }
+    }
+
+    /// Runs something on the replica on a thread that may block.
+    pub(crate) async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Replica) -> T + Send + 'static,
+    ) -> T {
+        let replica = Arc::clone(&self.replica);
+        blocking(move || work(&replica)).await
+    }
+
+    /// Divergence with sizes and times.
+    pub(crate) fn divergence(&self) -> Vec<DivergenceStatus> {
+        let Ok(status) = self.replica.status() else { return vec![] };
+        let mut known = lock(&self.divergence);
+        if status.divergence.iter().any(|entry| !known.contains_key(&entry.name)) {
+            let all = self.replica.divergence().unwrap_or_default();
+            for found in all {
+                known.entry(found.entry.name.clone()).or_insert(found);
+            }
+        }
+        let told = |entry: &landfall_volume::DivergenceEntry| {
+            let known = known.get(&entry.name)?;
+            Some(DivergenceStatus { entry: entry.clone(), ..known.clone() })
+        };
+        status.divergence.iter().filter_map(told).collect()
+    }
+}
+
+/// Locks without looking at poisoning: what is guarded is changed in one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,149 @@
+//! What the target says of itself about once a second.
+
+use crate::blocking::blocking;
+use crate::exports::export_name;
+use crate::hosted::{Hosted, lock};
+use crate::target::Target;
+use landfall_api_types::node::{ReplicaReport, ReplicaRole, Report};
+use landfall_api_types::resource::{self, Progress, Watermarks};
+use landfall_nbd::unix_uri;
+use landfall_volume::{Branch, Choices, DivergenceStatus, Role};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Target {
+    /// The report; looking at divergence that is new may take I/O.
+    pub async fn report(self: &Arc<Self>, address: &str) -> Report {
+        let mut replicas = Vec::new();
+        for hosted in self.all() {
+            if let Some(report) = replica(self, &hosted).await {
+                replicas.push(report);
+            }
+        }
+        Report {
+            address: Some(address.to_owned()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            replicas,
+            problems: self.problems(),
+            ..Report::default()
+        }
+    }
+}
+
+async fn replica(target: &Arc<Target>, hosted: &Arc<Hosted>) -> Option<ReplicaReport> {
+    let status = hosted.replica.status().ok()?;
+    let reverse = hosted.reverse.lock().await.as_ref().map(|reverse| reverse.report());
+    let sent = reverse.as_ref().map(|reverse| reverse.sent).unwrap_or_default();
+    let branches = hosted.replica.branches();
+    Some(ReplicaReport {
+        replica: status.replica,
+        machine: status.machine,
+        role: role(status.role),
+        lineage: status.lineage,
+        watermarks: Watermarks {
+            captured: if reverse.is_some() { status.received } else { landfall_types::Lsn::ZERO },
+            sent,
+            received: status.received,
+            durable: status.durable.lsn,
+            folded: status.folded,
+        },
+        newest_point: status.newest_point.map(api_point),
+        newest_legal: status.newest_legal,
+        open_windows: status.open_windows,
+        image_copied: status.image_copy.map(|copy| copy.durable_bytes).unwrap_or_default(),
+        branches: branches.iter().map(|branch| api_branch(target, hosted, branch)).collect(),
+        divergence: divergence(target, hosted).await,
+        journal_records: status.journal_records,
+        journal_bytes: status.journal_bytes,
+        connected: lock(&hosted.sessions).connected,
+        reverse,
+        fold: hosted.replica.fold_progress().map(|fold| Progress {
+            phase: "folding".to_owned(),
+            done_bytes: fold.done_bytes,
+            total_bytes: fold.total_bytes,
+            ..Progress::default()
+        }),
+    })
+}
+
+const fn role(role: Role) -> ReplicaRole {
+    match role {
+        Role::Replicating => ReplicaRole::Replicating,
+        Role::Frozen => ReplicaRole::Frozen,
+        Role::Writable => ReplicaRole::Writable,
+        Role::Released => ReplicaRole::Released,
+    }
+}
+
+fn api_point(point: landfall_volume::Point) -> resource::Point {
+    resource::Point {
+        lsn: point.lsn,
+        time: point.marker.time(),
+        kind: point.marker.kind,
+        name: point.marker.name,
+        corrupt: false,
+    }
+}
+
+pub(crate) fn api_points(choices: Choices) -> resource::Points {
+    resource::Points {
+        points: choices.points.into_iter().map(api_point).collect(),
+        legal: choices.legal,
+    }
+}
+
+/// A branch with the places where its disks are served.
+pub(crate) fn api_branch(target: &Target, hosted: &Hosted, branch: &Branch) -> resource::Branch {
+    let entry = branch.entry();
+    let status = hosted.replica.status().ok();
+    let machine = status.as_ref().map_or("", |status| &status.machine_name);
+    let socket = target.options.nbd_socket();
+    let served = branch.disks().into_iter().filter(|_| !branch.revoked());
+    let exports = served.map(|disk| {
+        let export = export_name(machine, disk, &entry.name);
+        address(&socket, disk, export)
+    });
+    let authority = status.as_ref().is_some_and(|status| {
+        status.branches.iter().any(|branch| branch.name == entry.name && branch.authority)
+    });
+    resource::Branch {
+        id: entry.id,
+        name: entry.name.clone(),
+        fork: entry.fork,
+        head: branch.head(),
+        authority,
+        written_bytes: branch.written_bytes(),
+        exports: exports.collect(),
+    }
+}
+
+fn address(
+    socket: &Path,
+    disk: landfall_types::DiskIndex,
+    export: String,
+) -> resource::ExportAddress {
+    let uri = unix_uri(socket, &export);
+    resource::ExportAddress { disk, socket: socket.to_string_lossy().into_owned(), export, uri }
+}
+
+/// Divergence as the API shows it. The server's name is put in by the configuration server, which knows it.
+pub(crate) async fn divergence(_: &Arc<Target>, hosted: &Arc<Hosted>) -> Vec<resource::Divergence> {
+    let hosted = Arc::clone(hosted);
+    let all = blocking(move || hosted.divergence()).await;
+    all.into_iter().map(api_divergence).collect()
+}
+
+fn api_divergence(status: DivergenceStatus) -> resource::Divergence {
+    resource::Divergence {
+        name: status.entry.name,
+        server: String::new(),
+        description: status.entry.description,
+        epoch: status.entry.epoch,
+        after: status.entry.after,
+        through: status.entry.through,
+        written_bytes: status.written_bytes,
+        first_time: status.first_time,
+        last_time: status.last_time,
+        discarded: status.entry.discarded,
+    }
+}

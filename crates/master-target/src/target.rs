@@ -1,0 +1,166 @@
+//! Everything that one master target hosts.
+
+use crate::blocking::blocking;
+use crate::errors;
+use crate::hosted::Hosted;
+use crate::reverse::ReverseStarter;
+use landfall_api_types::{ApiError, codes};
+use landfall_blockdev::FsDir;
+use landfall_journal::LogConfig;
+use landfall_nbd::{Server, ServerOptions};
+use landfall_types::ReplicaId;
+use landfall_volume::{FsImages, StorageError, Vault};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Where a target keeps what.
+#[derive(Clone, Debug)]
+pub struct TargetOptions {
+    /// The role's own state; images that it makes itself lie in `images/` there.
+    pub state_dir: PathBuf,
+    /// The retention volume.
+    pub retention_dir: PathBuf,
+    /// Size of a journal's segments in bytes.
+    pub segment_bytes: u64,
+}
+
+impl TargetOptions {
+    /// With the usual segments.
+    #[must_use]
+    pub const fn new(state_dir: PathBuf, retention_dir: PathBuf) -> Self {
+        Self { state_dir, retention_dir, segment_bytes: LogConfig::SEGMENT_BYTES_DEFAULT }
+    }
+
+    /// The Unix socket on which disks are served.
+    #[must_use]
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.state_dir.join("nbd.sock")
+    }
+}
+
+/// All replicas of a master target, and the server of their disks.
+pub struct Target {
+    pub(crate) options: TargetOptions,
+    pub(crate) vault: Vault,
+    hosted: RwLock<BTreeMap<ReplicaId, Arc<Hosted>>>,
+    /// Replicas that could not be opened.
+    problems: RwLock<BTreeMap<ReplicaId, ApiError>>,
+    nbd: RwLock<Option<Server>>,
+    /// Makes senders towards home; none in tests that need none.
+    pub(crate) starter: Option<ReverseStarter>,
+    /// Orders about which replicas there are come one after the other.
+    pub(crate) making: tokio::sync::Mutex<()>,
+}
+
+impl Target {
+    /// Opens the vault and every replica in it as it durably is.
+    ///
+    /// # Errors
+    /// [`StorageError`] of the vault itself; a replica that can't be opened becomes a problem of the report.
+    pub async fn open(
+        options: TargetOptions,
+        starter: Option<ReverseStarter>,
+    ) -> Result<Arc<Self>, StorageError> {
+        let target = blocking(move || Self::open_now(options, starter)).await?;
+        let target = Arc::new(target);
+        let server = crate::exports::server(&target, ServerOptions::default());
+        *target.nbd.write().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        Ok(target)
+    }
+
+    fn open_now(
+        options: TargetOptions,
+        starter: Option<ReverseStarter>,
+    ) -> Result<Self, StorageError> {
+        let device = |source| StorageError::Device { doing: "open the retention volume", source };
+        let dir = Arc::new(FsDir::open_or_create(&options.retention_dir).map_err(device)?);
+        let vault = Vault::open(dir, Arc::new(FsImages), options.segment_bytes)?;
+        let target = Self {
+            options,
+            vault,
+            hosted: RwLock::default(),
+            problems: RwLock::default(),
+            nbd: RwLock::default(),
+            starter,
+            making: tokio::sync::Mutex::new(()),
+        };
+        for id in target.vault.list()? {
+            match target.vault.open_replica(id) {
+                Ok(Some(replica)) => target.insert(Arc::new(Hosted::new(replica))),
+                // Never finished: the order that made it comes again, or never mattered.
+                Ok(None) => {
+                    tracing::info!(replica = %id, "a replica whose making was cut off is left alone")
+                }
+                Err(error) => target.note_problem(id, &error),
+            }
+        }
+        Ok(target)
+    }
+
+    fn note_problem(&self, id: ReplicaId, error: &StorageError) {
+        tracing::error!(replica = %id, error = errors::chain(error), "a replica can't be opened");
+        let problem = errors::storage(error).detail("replica", id);
+        self.problems.write().unwrap_or_else(PoisonError::into_inner).insert(id, problem);
+    }
+
+    /// Tries again what could not be opened: a disk may come later than the master target.
+    pub(crate) async fn retry_problems(self: &Arc<Self>) {
+        let ids: Vec<ReplicaId> =
+            self.problems.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for id in ids {
+            let target = Arc::clone(self);
+            let opened = blocking(move || target.vault.open_replica(id)).await;
+            if let Ok(Some(replica)) = opened {
+                tracing::info!(replica = %id, "a replica could be opened after all");
+                self.insert(Arc::new(Hosted::new(replica)));
+                self.problems.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn insert(&self, hosted: Arc<Hosted>) {
+        self.map(|all| all.insert(hosted.replica.id(), hosted));
+    }
+
+    pub(crate) fn take(&self, id: ReplicaId) -> Option<Arc<Hosted>> {
+        self.problems.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.map(|all| all.remove(&id))
+    }
+
+    fn map<T>(&self, change: impl FnOnce(&mut BTreeMap<ReplicaId, Arc<Hosted>>) -> T) -> T {
+        change(&mut self.hosted.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn find(&self, id: ReplicaId) -> Option<Arc<Hosted>> {
+        self.hosted.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// As [`Target::find`], with what an order says otherwise.
+    pub(crate) fn hosted(&self, id: ReplicaId) -> Result<Arc<Hosted>, ApiError> {
+        if let Some(hosted) = self.find(id) {
+            return Ok(hosted);
+        }
+        let problems = self.problems.read().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || ApiError::new(&codes::NOT_FOUND, format!("replica {id} is not here"));
+        Err(problems.get(&id).cloned().unwrap_or_else(unknown))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
+        self.hosted.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn problems(&self) -> Vec<ApiError> {
+        self.problems.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The server of disks.
+    ///
+    /// # Panics
+    /// Never: [`Target::open`] puts it in place before anybody has the target.
+    #[must_use]
+    pub fn nbd(&self) -> Server {
+        let nbd = self.nbd.read().unwrap_or_else(PoisonError::into_inner);
+        nbd.clone().expect("set when the target was opened")
+    }
+}
