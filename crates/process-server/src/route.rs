@@ -6,8 +6,9 @@
 //!                                         └─ resume ─► follow_target ─ Continue / begin anew ─┘
 //! ```
 //!
-//! Locks, in this order: `opening` (one sender at a time asks to be let in), `appending` (records go in; sessions end
-//! and spools change only while nobody holds it), `saving` (the route's file), `state` (never across an await or I/O).
+//! Locks, in this order: `opening` (one sender at a time asks to be let in), `appending` (records
+//! go in; sessions end and spools change only while nobody holds it), `saving` (the route's file),
+//! `state` (never across an await or I/O).
 
 mod downstream;
 mod orders;
@@ -30,8 +31,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
-/// A refusal of class permanent by the next hop is tried again after this many milliseconds: the replica may be made,
-/// or mended, meanwhile.
+/// A refusal of class permanent by the next hop is tried again after this many milliseconds: the
+/// replica may be made, or mended, meanwhile.
 const RETRY_PERMANENT_MS: u64 = 5_000;
 
 /// See the module.
@@ -76,7 +77,8 @@ struct State {
     /// Sessions before this serial are over for this reason.
     ended: Option<(u64, Refusal)>,
     asking: Option<Asking>,
-    /// As whom the present downstream session was opened: who asks may be gone or another one when it is answered.
+    /// As whom the present downstream session was opened: who asks may be gone or another one when
+    /// it is answered.
     announced: Option<SourceIdentity>,
 }
 
@@ -262,7 +264,8 @@ impl State {
     }
 }
 
-/// A poisoned lock means that a thread panicked while it held it; what it protects is replaced as a whole, never half.
+/// A poisoned lock means that a thread panicked while it held it; what it protects is replaced as a
+/// whole, never half.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

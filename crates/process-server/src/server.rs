@@ -15,16 +15,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Least size of a spool's segment in bytes: the journal's largest record has room in it several times.
+/// Least size of a spool's segment in bytes: the journal's largest record has room in it several
+/// times.
 const SEGMENT_BYTES_MIN: u64 = 4 << 20;
-/// Largest size of a spool's segment in bytes: trimming frees whole segments, so they should be small beside the cache.
+/// Largest size of a spool's segment in bytes: trimming frees whole segments, so they should be
+/// small beside the cache.
 const SEGMENT_BYTES_MAX: u64 = 32 << 20;
 
 /// How a process server works.
 #[derive(Clone)]
 pub struct Settings {
-    /// Bytes of records that may wait for delivery, over all routes. The disk needs two segments per route more
-    /// (at most 64 MiB).
+    /// Bytes of records that may wait for delivery, over all routes. The disk needs two segments
+    /// per route more (at most 64 MiB).
     pub cache_bytes: u64,
     /// Shows our certificate to next hops and checks theirs.
     pub tls: Arc<rustls::ClientConfig>,
@@ -43,10 +45,11 @@ pub struct ProcessServer {
 }
 
 impl ProcessServer {
-    /// Opens the routes in `dir` and goes on delivering what their spools hold. Call it within a Tokio runtime.
+    /// Opens the routes in `dir` and goes on delivering what their spools hold. Call it within a
+    /// Tokio runtime.
     ///
-    /// # Errors
-    /// [`RelayError`] when the directory fails or a route's file is damaged; a lost spool is no error.
+    /// # Errors [`RelayError`] when the directory fails or a route's file is damaged; a lost spool
+    /// is no error.
     pub async fn open(dir: Arc<dyn Dir>, settings: Settings) -> Result<Arc<Self>, RelayError> {
         let segment = settings.cache_bytes / 32;
         let segment = segment.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) >> 20 << 20;
@@ -100,7 +103,8 @@ impl ProcessServer {
         self.find(replica).ok_or(Refusal::UnknownReplica(replica))
     }
 
-    /// Makes a route, or changes the one that is there (order `PsRoute`); a drained route takes records again.
+    /// Makes a route, or changes the one that is there (order `PsRoute`); a drained route takes
+    /// records again.
     ///
     /// # Errors
     /// [`RelayError`] when it can't be kept.
@@ -143,8 +147,8 @@ impl ProcessServer {
 
     /// Ends a route (order `PsUnroute`); one that is not there has been ended already.
     ///
-    /// # Errors
-    /// [`RelayError::NotDelivered`] while it holds what the next hop does not have, unless `discard`.
+    /// # Errors [`RelayError::NotDelivered`] while it holds what the next hop does not have, unless
+    /// `discard`.
     pub async fn unroute(&self, replica: ReplicaId, discard: bool) -> Result<(), RelayError> {
         let _turn = self.ordering.lock().await;
         let Some(route) = self.find(replica) else { return Ok(()) };
@@ -160,8 +164,9 @@ impl ProcessServer {
         .await
     }
 
-    /// Takes nothing more for this replica and waits until all that was acknowledged is at the target, or `wait` is
-    /// over (order `PsDrain`, trap T-14). Answers what is left: nothing, when it is drained.
+    /// Takes nothing more for this replica and waits until all that was acknowledged is at the
+    /// target, or `wait` is over (order `PsDrain`, trap T-14). Answers what is left: nothing, when
+    /// it is drained.
     ///
     /// # Errors
     /// [`RelayError::UnknownRoute`], or the disk fails.

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the process server reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Pieces of a first copy that a session may have under way: they wait for the far side, one round trip each.
+/// Pieces of a first copy that a session may have under way: they wait for the far side, one round
+/// trip each.
 const IMAGES_AT_ONCE: usize = 64;
 
 /// What a process server needs to run.
@@ -95,7 +96,8 @@ pub async fn run(
     config.enrolment.address = advertised(config.enrolment.address.take(), bound);
     let Some(client) = enrol(&config, &shutdown).await? else { return Ok(()) };
     let credentials = client.credentials();
-    // A process server may stand behind another one; master targets send when the way home is taken.
+    // A process server may stand behind another one; master targets send when the way home is
+    // taken.
     let senders = [Role::Agent, Role::MasterTarget, Role::ProcessServer];
     let hops = [Role::MasterTarget, Role::ProcessServer];
     let server_tls =
@@ -132,7 +134,8 @@ pub async fn run(
     result.map_err(ProcessServerError::Ledger)
 }
 
-/// What others are told to connect to: as configured, with the port that was really bound; else the listener's own.
+/// What others are told to connect to: as configured, with the port that was really bound; else the
+/// listener's own.
 fn advertised(configured: Option<String>, bound: SocketAddr) -> Option<String> {
     match configured {
         Some(address) => match address.strip_suffix(":0") {

@@ -109,7 +109,8 @@ impl Store {
         }
         let partial = self.dir.create(PARTIAL)?;
         partial.write_at(0, bytes)?;
-        // Were the name changed before the content is durable, a power cut could leave an empty file under it.
+        // Were the name changed before the content is durable, a power cut could leave an empty
+        // file under it.
         partial.sync_data()?;
         self.dir.rename(PARTIAL, FILE)?;
         self.dir.sync()

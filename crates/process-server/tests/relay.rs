@@ -1,4 +1,5 @@
-//! A source in memory, a process server with its spool on disk, and a target in memory, over real connections.
+//! A source in memory, a process server with its spool on disk, and a target in memory, over real
+//! connections.
 
 use bytes::Bytes;
 use landfall_api_types::order::OrderOutcome;
@@ -6,7 +7,9 @@ use landfall_blockdev::{Dir, FsDir};
 use landfall_journal::Log;
 use landfall_pki::Role;
 use landfall_process_server::{ProcessServer, RelayError, Settings};
-use landfall_repl::{HashRequest, ImageData, Refusal, SenderOptions, SenderPhase, SourceIdentity};
+use landfall_repl::{
+    Batch, HashRequest, ImageData, LogSink, Refusal, SenderOptions, SenderPhase, SourceIdentity,
+};
 use landfall_transport::testing::{
     Fleet, MemberTls, MemorySink, MemorySource, identity, lock, record,
 };
@@ -14,7 +17,8 @@ use landfall_transport::{
     ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
 };
 use landfall_types::{
-    DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, Record, ReplicaId, WindowId,
+    Control, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, Record, ReplicaId,
+    WindowId, WindowMode, WindowOpen, WindowReason,
 };
 use landfall_wire::Compression;
 use std::net::SocketAddr;
@@ -35,11 +39,7 @@ struct Listening {
 }
 
 impl Listening {
-    async fn at(
-        address: SocketAddr,
-        tls: &MemberTls,
-        sink: Arc<dyn landfall_repl::LogSink>,
-    ) -> Self {
+    async fn at(address: SocketAddr, tls: &MemberTls, sink: Arc<dyn LogSink>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let mut config = ReceiverConfig::new(Arc::clone(&tls.server), Arc::new(|_, _| Ok(())));
@@ -152,7 +152,8 @@ impl Rig {
         }
     }
 
-    /// Waits for the target; everything that can go wrong on the way shows as a timeout with the reports.
+    /// Waits for the target; everything that can go wrong on the way shows as a timeout with the
+    /// reports.
     async fn until_held(&self, replica: ReplicaId, records: usize) {
         let held = async {
             while self.sink.durable_records(replica).len() < records {
@@ -190,7 +191,8 @@ fn second(fork: u64) -> Lineage {
     first.extend(epoch, Lsn::new(fork)).expect("rises")
 }
 
-/// RQ-PS-1, and guards P2: what is acknowledged at the target is what the target holds; the rest passes through.
+/// RQ-PS-1, and guards P2: what is acknowledged at the target is what the target holds; the rest
+/// passes through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_a_first_copy_and_questions_cross_the_relay() {
     let rig = Rig::new().await;
@@ -231,7 +233,8 @@ async fn a_log_a_first_copy_and_questions_cross_the_relay() {
     assert!(report.cache_free > 0.99 && report.rtt_ms.is_some(), "{report:?}");
 }
 
-/// T-14: the machine dies while the relay holds what it acknowledged. Drained before the promotion, nothing is lost.
+/// T-14: the machine dies while the relay holds what it acknowledged. Drained before the promotion,
+/// nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t14_what_was_acknowledged_is_delivered_before_the_promotion() {
     let mut rig = Rig::new().await;
@@ -258,8 +261,8 @@ async fn t14_what_was_acknowledged_is_delivered_before_the_promotion() {
     assert_eq!(rig.sink.durable_records(source.replica()), expected(210, 700));
 }
 
-/// T-14: promoted without a drain. What the target refuses is kept as divergence, readable; the old epoch is refused
-/// here, too, for ever; and the new epoch's sender gets a spool of its own.
+/// T-14: promoted without a drain. What the target refuses is kept as divergence, readable; the old
+/// epoch is refused here, too, for ever; and the new epoch's sender gets a spool of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t14_what_is_refused_later_is_kept_as_divergence() {
     let mut rig = Rig::new().await;
@@ -314,7 +317,8 @@ async fn t14_what_is_refused_later_is_kept_as_divergence() {
     assert!(rig.relay.reports().is_empty());
 }
 
-/// Guards P2: a relay that restarts without target and configuration server has all that it acknowledged.
+/// Guards P2: a relay that restarts without target and configuration server has all that it
+/// acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_restarts_goes_on_by_itself() {
     let mut rig = Rig::new().await;
@@ -336,7 +340,8 @@ async fn a_relay_that_restarts_goes_on_by_itself() {
     assert_eq!(rig.sink.durable_records(source.replica()), expected(120, 700));
 }
 
-/// Guards "never a skip" (fault F6): a relay that lost its spool resumes from the target's position.
+/// Guards "never a skip" (fault F6): a relay that lost its spool resumes from the target's
+/// position.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_spool_is_filled_again_from_the_targets_position() {
     let mut rig = Rig::new().await;
@@ -379,7 +384,8 @@ async fn strangers_and_clones_are_refused() {
     assert_eq!(until(&handle, |status| status.phase == SenderPhase::Live).await.refusal, None);
 }
 
-/// RQ-PS-6: at 20 % free nothing more is acknowledged, nothing acknowledged is dropped, and it goes on by itself.
+/// RQ-PS-6: at 20 % free nothing more is acknowledged, nothing acknowledged is dropped, and it goes
+/// on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_cache_holds_the_source_back() {
     let mut rig = Rig::with_cache(4 << 20).await;
@@ -406,7 +412,83 @@ async fn a_full_cache_holds_the_source_back() {
     assert!(rig.relay.cache_health().1 > 0.99);
 }
 
-/// A long run over many segments: what was delivered is forgotten on disk, too, and a restart still fits the target.
+/// Guards T-4 across a restart: the windows that are open at the spool's end are told to the
+/// sender, and a first copy's progress is, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_windows_and_a_first_copy_are_remembered() {
+    let mut rig = Rig::new().await;
+    let identity = identity(1);
+    rig.route(&identity).await;
+    let (session, fresh) = rig.relay.open(&identity).await.expect("admitted");
+    assert_eq!((fresh.durable, fresh.open_windows.len()), (Lsn::ZERO, 0));
+    let window = WindowId(7);
+    let open = Control::WindowOpen(WindowOpen {
+        window,
+        reason: WindowReason::FirstCopy,
+        mode: WindowMode::Copy,
+        disks: vec![0],
+        into_image: true,
+    });
+    let batch = Batch {
+        epoch: identity.lineage.epoch(),
+        incarnation: identity.incarnation,
+        chain_before: fresh.chain,
+        source_position: 77,
+        records: vec![Record::control(Lsn::new(1), &open), record(2, 100)],
+    };
+    rig.relay.append(session, batch.clone()).await.expect("taken");
+    rig.relay.append(session, batch.clone()).await.expect("a duplicate is dropped");
+    rig.relay.flush(session).await.expect("durable");
+    for n in 0..3 {
+        let piece =
+            ImageData { window, disk: DiskIndex(0), offset: n * 4096, length: 4096, data: None };
+        rig.relay.image(session, piece).await.expect("at the target");
+    }
+    let (_, position) = rig.relay.open(&identity).await.expect("admitted again");
+    assert_eq!((position.durable, position.chain), (Lsn::new(2), batch.chain_after()));
+    assert_eq!((position.source_position, position.open_windows), (77, vec![window]));
+    let copied = position.image_copy.expect("in progress").durable_bytes;
+    assert_eq!(copied, [(DiskIndex(0), 3 * 4096)]);
+    let late = rig.relay.append(session, batch).await;
+    assert_eq!(late, Err(Refusal::Superseded), "the older session is over");
+
+    rig.target_goes().await;
+    rig.restart_relay(identity.replica, false).await;
+    let (_, position) = rig.relay.open(&identity).await.expect("admitted without the target");
+    assert_eq!((position.durable, position.open_windows), (Lsn::new(2), vec![window]));
+}
+
+/// T-1 at the relay's disk: other records under the same positions are refused, whatever the
+/// session core has let by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t1_other_records_under_the_same_positions_are_refused() {
+    let rig = Rig::new().await;
+    let identity = identity(1);
+    rig.route(&identity).await;
+    let (session, fresh) = rig.relay.open(&identity).await.expect("admitted");
+    let batch = |records: Vec<Record>| Batch {
+        epoch: identity.lineage.epoch(),
+        incarnation: identity.incarnation,
+        chain_before: fresh.chain,
+        source_position: 0,
+        records,
+    };
+    let first = batch(expected(4, 100));
+    rig.relay.append(session, first.clone()).await.expect("taken");
+    let other = batch((1..=3).map(|lsn| record(lsn, 99)).collect());
+    let lsn = Lsn::new(3);
+    assert_eq!(rig.relay.append(session, other).await, Err(Refusal::ChainMismatch { lsn }));
+    let mut gap = first.clone();
+    gap.records = vec![record(9, 100)];
+    let gap = rig.relay.append(session, gap).await;
+    let (due, found) = (Lsn::new(5), Lsn::new(9));
+    assert_eq!(gap, Err(Refusal::Gap { expected: due, found }));
+    rig.relay.append(session, batch(expected(6, 100))).await.expect("two of six are new");
+    assert_eq!(rig.relay.flush(session).await.expect("durable").here, Lsn::new(6));
+}
+
+/// A long run over many segments: what was delivered is forgotten on disk, too, and a restart still
+/// fits the target.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivered_segments_are_forgotten() {
     let mut rig = Rig::new().await;

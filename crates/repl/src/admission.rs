@@ -1,4 +1,5 @@
-//! Who may send to a replica: the comparison of histories that comes before any position is looked at.
+//! Who may send to a replica: the comparison of histories that comes before any position is looked
+//! at.
 
 use crate::{Batch, Refusal, SourceIdentity};
 use landfall_types::{Epoch, InstanceId, Lineage, Lsn};
@@ -10,7 +11,8 @@ pub struct Standing<'a> {
     pub lineage: &'a Lineage,
     /// Its last record.
     pub tail: Lsn,
-    /// The instance that authority was granted to; `None` where this hop was not told (the next hop checks).
+    /// The instance that authority was granted to; `None` where this hop was not told (the next hop
+    /// checks).
     pub instance: Option<InstanceId>,
 }
 
@@ -19,18 +21,21 @@ pub struct Standing<'a> {
 pub enum Admission {
     /// The same epochs.
     Same,
-    /// The sender has newer epochs that stand on what the receiver holds. The receiver makes the new lineage
-    /// durable *before* it answers, or refuses: were it to answer first, a crash would let the old epoch in again.
+    /// The sender has newer epochs that stand on what the receiver holds. The receiver makes the
+    /// new lineage durable *before* it answers, or refuses: were it to answer first, a crash would
+    /// let the old epoch in again.
     Newer,
 }
 
-/// Compares a sender with what the receiver holds: instance (trap T-11), then lineage, then nothing else.
+/// Compares a sender with what the receiver holds: instance (trap T-11), then lineage, then nothing
+/// else.
 ///
 /// # Errors
 /// * [`Refusal::OtherInstance`]: a clone or a recovered machine that thinks it is the source;
-/// * [`Refusal::Fenced`]: the sender's epochs are the beginning of the receiver's, its time is over (design section 5.4);
-/// * [`Refusal::Diverged`]: the histories have parted, or the receiver holds records of an epoch that the sender's
-///   newer one left behind.
+/// * [`Refusal::Fenced`]: the sender's epochs are the beginning of the receiver's, its time is over
+///   (design section 5.4);
+/// * [`Refusal::Diverged`]: the histories have parted, or the receiver holds records of an epoch
+///   that the sender's newer one left behind.
 pub fn admit(identity: &SourceIdentity, standing: &Standing<'_>) -> Result<Admission, Refusal> {
     if standing.instance.is_some_and(|granted| granted != identity.instance) {
         return Err(Refusal::OtherInstance(identity.instance));
@@ -49,12 +54,11 @@ pub fn admit(identity: &SourceIdentity, standing: &Standing<'_>) -> Result<Admis
     Err(Refusal::Diverged { common, durable: standing.tail })
 }
 
-/// Checks that a batch belongs to the history that its sender announced: its epoch must be the one that the lineage
-/// has at these positions.
+/// Checks that a batch belongs to the history that its sender announced: its epoch must be the one
+/// that the lineage has at these positions.
 ///
-/// # Errors
-/// [`Refusal::Fenced`] for an epoch that was over at these positions, [`Refusal::Diverged`] for one that is not in the
-/// lineage or had not begun.
+/// # Errors [`Refusal::Fenced`] for an epoch that was over at these positions,
+/// [`Refusal::Diverged`] for one that is not in the lineage or had not begun.
 pub fn check_epoch(lineage: &Lineage, batch: &Batch) -> Result<(), Refusal> {
     let (first, last) = (batch.first(), batch.last());
     let due = epoch_at(lineage, first);
@@ -132,7 +136,8 @@ mod tests {
         assert!(matches!(ask(other, &one(), 5), Err(Refusal::Diverged { .. })));
     }
 
-    /// Guards P6. T-11: the recovered machine or a clone with the same epochs is not the granted instance.
+    /// Guards P6. T-11: the recovered machine or a clone with the same epochs is not the granted
+    /// instance.
     #[test]
     fn t11_another_instance_is_refused_before_anything_else() {
         let standing = Standing { lineage: &one(), tail: Lsn::ZERO, instance: Some(instance(2)) };

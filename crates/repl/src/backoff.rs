@@ -1,9 +1,10 @@
-//! How long to wait before the next attempt. The random part comes from outside, so that a simulation repeats.
+//! How long to wait before the next attempt. The random part comes from outside, so that a
+//! simulation repeats.
 
 use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN};
 
-/// Doubles from attempt to attempt up to a limit; half of each wait is random, so that a thousand agents whose relay
-/// came back do not all knock at once (fault F4, reconnect storm).
+/// Doubles from attempt to attempt up to a limit; half of each wait is random, so that a thousand
+/// agents whose relay came back do not all knock at once (fault F4, reconnect storm).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,

@@ -1,9 +1,11 @@
 //! The bounds of a session: every buffer, batch, list and wait has one, and both sides check it.
 
-/// Most bytes (headers and payloads, uncompressed) of one batch. Senders aim at [`BATCH_BYTES_TARGET`]; the rest is
-/// room for the last record, which may be as large as [`landfall_types::PAYLOAD_BYTES_MAX`].
+/// Most bytes (headers and payloads, uncompressed) of one batch. Senders aim at
+/// [`BATCH_BYTES_TARGET`]; the rest is room for the last record, which may be as large as
+/// [`landfall_types::PAYLOAD_BYTES_MAX`].
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What a sender asks its source for at once: large enough to hide a flush per batch, small enough to share a link.
+/// What a sender asks its source for at once: large enough to hide a flush per batch, small enough
+/// to share a link.
 pub const BATCH_BYTES_TARGET: usize = 1024 * 1024;
 /// Most records of one batch: as many as fit when all are discards (32 bytes each).
 pub const BATCH_RECORDS_MAX: usize = BATCH_BYTES_MAX / landfall_types::HEADER_BYTES;
@@ -30,7 +32,8 @@ pub const DETAIL_BYTES_MAX: usize = 1024;
 
 /// After this many milliseconds without a word the sender asks whether the receiver is there.
 pub const PING_INTERVAL_MS: u64 = 3_000;
-/// After this many milliseconds without a word the other side counts as gone (a half-open connection).
+/// After this many milliseconds without a word the other side counts as gone (a half-open
+/// connection).
 pub const SILENCE_MS_MAX: u64 = 15_000;
 /// First wait before a new attempt to connect, in milliseconds.
 pub const BACKOFF_MS_MIN: u64 = 100;

@@ -9,7 +9,8 @@ pub const PROTOCOL_MIN: u16 = 1;
 /// Newest version of the protocol that this code speaks.
 pub const PROTOCOL_MAX: u16 = 1;
 
-/// Names a request within a session, so that its answer finds it; rises with each request of a sender.
+/// Names a request within a session, so that its answer finds it; rises with each request of a
+/// sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct RequestId(pub u64);
 
@@ -44,13 +45,13 @@ pub struct Ack {
     pub received: landfall_types::Lsn,
     /// What is durable here and at the target.
     pub durable: Durable,
-    /// Bytes of batches that the sender may have sent since the session began: only ever rises. A sender that has
-    /// used less may send one more batch, whatever its size.
+    /// Bytes of batches that the sender may have sent since the session began: only ever rises. A
+    /// sender that has used less may send one more batch, whatever its size.
     pub credit: u64,
 }
 
-/// One message. The sender says `Open`, `Batch`, `ImageData`, `HashRequest`, `Ping`; the receiver `Welcome`, `Ack`,
-/// `ImageAck`, `HashReply`, `Pong`; both `Close`.
+/// One message. The sender says `Open`, `Batch`, `ImageData`, `HashRequest`, `Ping`; the receiver
+/// `Welcome`, `Ack`, `ImageAck`, `HashReply`, `Pong`; both `Close`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// See [`Open`].

@@ -229,7 +229,8 @@ impl Receiver {
         }
     }
 
-    /// An answer of the sink that comes outside a live session is the shell's mistake; it ends the session.
+    /// An answer of the sink that comes outside a live session is the shell's mistake; it ends the
+    /// session.
     fn live(&mut self) -> Result<&mut Live, Refusal> {
         match &mut self.state {
             State::Live(live) => Ok(live),
@@ -364,8 +365,9 @@ impl Live {
         Ok(())
     }
 
-    /// Watermarks only rise: an answer that was overtaken by a later one changes nothing. A sink that claims more
-    /// than came would let the sender forget records that exist nowhere (promise P2): the session ends before that.
+    /// Watermarks only rise: an answer that was overtaken by a later one changes nothing. A sink
+    /// that claims more than came would let the sender forget records that exist nowhere (promise
+    /// P2): the session ends before that.
     fn raise(&mut self, durable: Durable) -> Result<(), Refusal> {
         if durable.here > self.intake.received() || durable.at_target > durable.here {
             return Err(protocol("the sink claims to have records durable that it was not given"));
@@ -379,7 +381,8 @@ impl Live {
         options.log_window_bytes + self.taken
     }
 
-    /// What must hold after every input: a flush runs while something is unflushed, and the sender knows what is new.
+    /// What must hold after every input: a flush runs while something is unflushed, and the sender
+    /// knows what is new.
     fn maintain(&mut self, options: &ReceiverOptions, out: &mut Vec<ReceiverEffect>) {
         if self.unflushed && !self.flushing {
             self.unflushed = false;

@@ -1,8 +1,8 @@
 //! What a hop in the middle decides: it receives for its spool, and sends from it.
 //!
-//! A relay's spool can be older or newer than what the target holds, of another epoch, or lost. The two decisions here
-//! keep it from ever skipping records or mixing histories; they are pure, so that the process server and the
-//! simulation make the same ones.
+//! A relay's spool can be older or newer than what the target holds, of another epoch, or lost. The
+//! two decisions here keep it from ever skipping records or mixing histories; they are pure, so
+//! that the process server and the simulation make the same ones.
 
 use crate::admission::{Admission, Standing, admit};
 use crate::{ReceiverPosition, Refusal, SourceIdentity};
@@ -13,7 +13,8 @@ use landfall_types::{Chain, Epoch, InstanceId, Lineage, Lsn};
 pub struct RelayStanding<'a> {
     /// The instance that the route was granted to (trap T-11).
     pub instance: InstanceId,
-    /// An epoch that the target has refused us for: whoever does not stand on it is refused for ever.
+    /// An epoch that the target has refused us for: whoever does not stand on it is refused for
+    /// ever.
     pub fenced_by: Option<Epoch>,
     /// History and last record of the spool; `None` when there is none, or it was lost.
     pub spool: Option<(&'a Lineage, Lsn)>,
@@ -24,15 +25,15 @@ pub struct RelayStanding<'a> {
 pub enum Upstream {
     /// The spool goes on: answer with its own position.
     Continue,
-    /// The spool can't answer. Announce this sender's identity to the target, apply [`follow_target`] to what it says,
-    /// and answer then.
+    /// The spool can't answer. Announce this sender's identity to the target, apply
+    /// [`follow_target`] to what it says, and answer then.
     AskTarget,
 }
 
 /// Decides about a sender that announces itself at a relay.
 ///
-/// # Errors
-/// As [`admit`]; and [`Refusal::Fenced`] for whoever does not stand on an epoch that the target has named before.
+/// # Errors As [`admit`]; and [`Refusal::Fenced`] for whoever does not stand on an epoch that the
+/// target has named before.
 pub fn admit_upstream(
     identity: &SourceIdentity,
     standing: &RelayStanding<'_>,
@@ -50,10 +51,11 @@ pub fn admit_upstream(
     let Some((lineage, tail)) = standing.spool else { return Ok(Upstream::AskTarget) };
     match admit(identity, &Standing { lineage, tail, instance: Some(standing.instance) }) {
         Ok(Admission::Same) => Ok(Upstream::Continue),
-        // The target may be far ahead of a spool that the old epoch left behind: were the spool to answer, the sender
-        // would be sent back to records that it no longer has.
+        // The target may be far ahead of a spool that the old epoch left behind: were the spool to
+        // answer, the sender would be sent back to records that it no longer has.
         Ok(Admission::Newer) => Ok(Upstream::AskTarget),
-        // The spool holds records that the newer epoch left behind. They are not this sender's fault.
+        // The spool holds records that the newer epoch left behind. They are not this sender's
+        // fault.
         Err(Refusal::Diverged { .. }) if offered.number > lineage.epoch().number => {
             Ok(Upstream::AskTarget)
         }
@@ -79,16 +81,17 @@ pub struct SpoolView<'a> {
 pub enum Downstream {
     /// The spool has what comes next.
     Continue,
-    /// It has not (lost, behind, of another history): it begins anew at the target's position, and whoever sends to it
-    /// has to look at the new position. Never a skip.
+    /// It has not (lost, behind, of another history): it begins anew at the target's position, and
+    /// whoever sends to it has to look at the new position. Never a skip.
     Restart {
-        /// The old spool holds records that the target has not acknowledged: they are kept as divergence, readable,
-        /// until someone discards them (trap T-14).
+        /// The old spool holds records that the target has not acknowledged: they are kept as
+        /// divergence, readable, until someone discards them (trap T-14).
         set_aside: bool,
     },
 }
 
-/// Decides whether the spool can go on from the target's position, in the history of the sender that it serves.
+/// Decides whether the spool can go on from the target's position, in the history of the sender
+/// that it serves.
 #[must_use]
 pub fn follow_target(
     lineage: &Lineage,
@@ -137,7 +140,8 @@ mod tests {
         assert_eq!(ask(&new, Some((&old, 80)), None), Ok(Upstream::AskTarget), "diverged spool");
     }
 
-    /// Guards P6: a frame of a lower epoch is refused at every hop for ever, also after the spool was lost.
+    /// Guards P6: a frame of a lower epoch is refused at every hop for ever, also after the spool
+    /// was lost.
     #[test]
     fn an_epoch_that_is_over_is_refused_with_and_without_spool() {
         let old = identity().lineage;
@@ -159,7 +163,8 @@ mod tests {
         );
     }
 
-    /// Guards "a hop forgets only what the next hop has": no position of the target leads to a skip.
+    /// Guards "a hop forgets only what the next hop has": no position of the target leads to a
+    /// skip.
     #[test]
     fn the_spool_goes_on_only_where_its_chain_is_the_targets() {
         let old = identity().lineage;

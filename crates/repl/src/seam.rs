@@ -28,7 +28,8 @@ pub struct Batch {
     pub incarnation: Incarnation,
     /// The chain before the first record.
     pub chain_before: Chain,
-    /// The producer's own position after the last record (for an agent: the ring's), 0 where it has none.
+    /// The producer's own position after the last record (for an agent: the ring's), 0 where it has
+    /// none.
     pub source_position: u64,
     /// At least one.
     pub records: Vec<Record>,
@@ -63,7 +64,8 @@ impl Batch {
     }
 }
 
-/// Where a receiver stands: what it has durable, and of which history. The receiver speaks first (design section 5.1).
+/// Where a receiver stands: what it has durable, and of which history. The receiver speaks first
+/// (design section 5.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReceiverPosition {
     /// Its history.
@@ -78,7 +80,8 @@ pub struct ReceiverPosition {
     pub source_position: u64,
     /// Last LSN known to be durable at the master target (equals `durable` there).
     pub durable_at_target: Lsn,
-    /// A first copy in progress: the window and, per disk, the bytes from the start that are durable in the image.
+    /// A first copy in progress: the window and, per disk, the bytes from the start that are
+    /// durable in the image.
     pub image_copy: Option<ImageCopyPosition>,
     /// Windows that are open at `durable`.
     pub open_windows: Vec<WindowId>,
@@ -120,7 +123,8 @@ pub struct ImageData {
 /// Asks the master target for hashes of what it would read at its newest position.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HashRequest {
-    /// Answered only when the target has all records up to here (so that the verdict is about a known position).
+    /// Answered only when the target has all records up to here (so that the verdict is about a
+    /// known position).
     pub after: Lsn,
     /// Disk.
     pub disk: DiskIndex,
@@ -166,7 +170,8 @@ pub enum Refusal {
         /// Came.
         found: Lsn,
     },
-    /// A duplicate with another hash, or a chain that does not fit (trap T-1): new incarnation and compare.
+    /// A duplicate with another hash, or a chain that does not fit (trap T-1): new incarnation and
+    /// compare.
     #[error("the chain at {lsn} does not fit: another history was sent under the same positions")]
     ChainMismatch {
         /// Where.
@@ -240,21 +245,22 @@ impl Refusal {
 pub trait LogSource: Send + Sync + 'static {
     /// Who sends.
     fn identity(&self) -> SourceIdentity;
-    /// Called once per session with what the receiver said. The source decides whether it can continue there:
-    /// `Ok(())` resumes at `position.durable + 1`; an error ends the session with that reason
-    /// (the agent then opens a window: new incarnation, compare).
+    /// Called once per session with what the receiver said. The source decides whether it can
+    /// continue there: `Ok(())` resumes at `position.durable + 1`; an error ends the session with
+    /// that reason (the agent then opens a window: new incarnation, compare).
     async fn resume(&self, position: &ReceiverPosition) -> Result<(), Refusal>;
-    /// Records from `from` on, at most about `bytes_max` bytes; waits until there is at least one. The call is dropped
-    /// when the session ends: nothing may be lost by that.
+    /// Records from `from` on, at most about `bytes_max` bytes; waits until there is at least one.
+    /// The call is dropped when the session ends: nothing may be lost by that.
     async fn read(&self, from: Lsn, bytes_max: usize) -> Result<Batch, Refusal>;
     /// The next hop has more durable; records up to `durable.here` may be forgotten.
     fn acknowledged(&self, durable: Durable);
-    /// A session or an attempt to open one ended for this reason. It is shown in the sender's status, too; what comes
-    /// here is in order with the other calls, and none is left out.
+    /// A session or an attempt to open one ended for this reason. It is shown in the sender's
+    /// status, too; what comes here is in order with the other calls, and none is left out.
     fn refused(&self, _refusal: &Refusal) {}
 }
 
-/// A session's place at a receiver: names it in later calls, so that a superseded session's calls are refused.
+/// A session's place at a receiver: names it in later calls, so that a superseded session's calls
+/// are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionToken {
     /// Which replica.
@@ -266,24 +272,28 @@ pub struct SessionToken {
 /// Where a receiver puts what it gets: a master target's replicas, or a process server's spools.
 #[async_trait]
 pub trait LogSink: Send + Sync + 'static {
-    /// A sender announces itself. Checks lineage, epoch and instance, ends an older session of the same instance
-    /// *before* it returns, and says where the replica stands. Received but not durable records are forgotten here.
+    /// A sender announces itself. Checks lineage, epoch and instance, ends an older session of the
+    /// same instance *before* it returns, and says where the replica stands. Received but not
+    /// durable records are forgotten here.
     async fn open(
         &self,
         identity: &SourceIdentity,
     ) -> Result<(SessionToken, ReceiverPosition), Refusal>;
-    /// Takes the next batch, in memory or beyond; duplicates with the same hash are dropped, others refused.
+    /// Takes the next batch, in memory or beyond; duplicates with the same hash are dropped, others
+    /// refused.
     async fn append(&self, session: SessionToken, batch: Batch) -> Result<(), Refusal>;
     /// Makes durable what was taken, and says what is.
     async fn flush(&self, session: SessionToken) -> Result<Durable, Refusal>;
-    /// Waits until more than `seen` is durable at the target (a relay's answer comes from its next hop).
+    /// Waits until more than `seen` is durable at the target (a relay's answer comes from its next
+    /// hop).
     async fn durable_beyond(
         &self,
         session: SessionToken,
         seen: Durable,
     ) -> Result<Durable, Refusal>;
-    /// Puts a piece of a first copy into the image; answers when it is durable at the target. Calls begin in order; how
-    /// many run at once is the receiver's setting. After a new connection a piece may come a second time.
+    /// Puts a piece of a first copy into the image; answers when it is durable at the target. Calls
+    /// begin in order; how many run at once is the receiver's setting. After a new connection a
+    /// piece may come a second time.
     async fn image(&self, session: SessionToken, piece: ImageData) -> Result<(), Refusal>;
     /// Hashes of the newest content, see [`HashRequest`].
     async fn hash(&self, session: SessionToken, request: HashRequest)

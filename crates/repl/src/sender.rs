@@ -1,4 +1,5 @@
-//! The sending end of a replication, without input or output. It outlives connections: it makes new ones by itself.
+//! The sending end of a replication, without input or output. It outlives connections: it makes new
+//! ones by itself.
 //!
 //! ```text
 //!            ┌──────────────────────── wait over ───────────────────────┐
@@ -26,18 +27,21 @@ pub use requests::{Answer, Ask};
 /// How a sender behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SenderOptions {
-    /// After a refusal of class permanent: try again after this many milliseconds. `None`: only when the owner says
-    /// [`SenderInput::Restart`]. Refusals of class fenced are never tried again by themselves.
+    /// After a refusal of class permanent: try again after this many milliseconds. `None`: only
+    /// when the owner says [`SenderInput::Restart`]. Refusals of class fenced are never tried again
+    /// by themselves.
     pub retry_permanent_ms: Option<u64>,
 }
 
 /// What happens to a sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SenderInput {
-    /// Answer to [`SenderEffect::Connect`]: the connection stands. The identity is the source's of this moment.
+    /// Answer to [`SenderEffect::Connect`]: the connection stands. The identity is the source's of
+    /// this moment.
     Connected(SourceIdentity),
-    /// Answer to [`SenderEffect::Connect`] or [`SenderEffect::Disconnect`], or the connection was lost. Nothing of the
-    /// old connection may come after it: not a message, not an answer of the source.
+    /// Answer to [`SenderEffect::Connect`] or [`SenderEffect::Disconnect`], or the connection was
+    /// lost. Nothing of the old connection may come after it: not a message, not an answer of the
+    /// source.
     Disconnected {
         /// Any random number.
         jitter: u64,
@@ -316,7 +320,8 @@ impl Sender {
             (State::Live { .. }, Message::HashReply { request, result }) => {
                 self.answered(request, Answer::Hash(result), out)
             }
-            // The receiver may acknowledge on its own while the source still thinks about where to resume.
+            // The receiver may acknowledge on its own while the source still thinks about where to
+            // resume.
             (State::Resuming { link }, Message::Ack(ack)) => link.acknowledged(ack).map(drop),
             (_, other) => {
                 let detail = format!("{} out of turn at the sender", other.name());
@@ -395,12 +400,14 @@ impl Sender {
         }
     }
 
-    /// The wait after a session that ended for `reason`; `None`: no further attempt. `ordinary` is the backoff's.
+    /// The wait after a session that ended for `reason`; `None`: no further attempt. `ordinary` is
+    /// the backoff's.
     fn wait_after(&self, reason: Option<&Refusal>, ordinary: u64) -> Option<u64> {
         match reason {
             None => Some(ordinary),
-            // Our own older connection can win when both arrive at a slow receiver out of order: then nobody would
-            // send any more if this one gave up. Two live senders of one instance take turns, slowly.
+            // Our own older connection can win when both arrive at a slow receiver out of order:
+            // then nobody would send any more if this one gave up. Two live senders of one instance
+            // take turns, slowly.
             Some(Refusal::Superseded) => Some(BACKOFF_MS_MAX),
             Some(refusal) => match refusal.class() {
                 Class::Transient => Some(ordinary),
@@ -408,7 +415,8 @@ impl Sender {
                     self.options.retry_permanent_ms.map(|ms| ms.max(ordinary))
                 }
                 Class::Fenced => None,
-                // A defect of one side: it may be gone after an upgrade, and must not be a storm until then.
+                // A defect of one side: it may be gone after an upgrade, and must not be a storm
+                // until then.
                 Class::Bug => Some(BACKOFF_MS_MAX),
             },
         }
@@ -419,7 +427,8 @@ impl Sender {
         match &mut self.state {
             State::Waiting { until } => *until = now,
             State::Stopped { .. } => self.state = State::Waiting { until: now },
-            // The end is under way already: were its reason kept, the owner's wish would be lost in `Stopped`.
+            // The end is under way already: were its reason kept, the owner's wish would be lost in
+            // `Stopped`.
             State::Closing { reason, stop } => (*reason, *stop) = (None, false),
             State::Connecting => {}
             State::Opening { .. } | State::Resuming { .. } | State::Live { .. } => {
@@ -446,7 +455,8 @@ impl Sender {
         self.state = State::Closing { reason, stop: false };
     }
 
-    /// What must hold after every input: while there is credit a read runs, and requests within their limits are out.
+    /// What must hold after every input: while there is credit a read runs, and requests within
+    /// their limits are out.
     fn maintain(&mut self, out: &mut Vec<SenderEffect>) {
         let State::Live { link } = &mut self.state else { return };
         if let Some((from, bytes_max)) = link.wants() {

@@ -1,4 +1,5 @@
-/// Monotonic time in microseconds from any fixed start; the state machines have no clock of their own (style 5.6).
+/// Monotonic time in microseconds from any fixed start; the state machines have no clock of their
+/// own (style 5.6).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ticks(pub u64);
 

@@ -1,8 +1,9 @@
-//! Three hops (agent, relay with a spool, target) under cuts, crashes, a lost spool, clones, reverted machines and
-//! failovers, with the real state machines and an oracle that knows nothing of them (reliability 5.2 b).
+//! Three hops (agent, relay with a spool, target) under cuts, crashes, a lost spool, clones,
+//! reverted machines and failovers, with the real state machines and an oracle that knows nothing
+//! of them (reliability 5.2 b).
 //!
-//! `LANDFALL_SIM_SEEDS=20000 cargo test -p landfall-repl --test simulation --release` runs more of it; `SEED=n` starts
-//! at seed n, so that with `LANDFALL_SIM_SEEDS=1` one history is repeated.
+//! `LANDFALL_SIM_SEEDS=20000 cargo test -p landfall-repl --test simulation --release` runs more of
+//! it; `SEED=n` starts at seed n, so that with `LANDFALL_SIM_SEEDS=1` one history is repeated.
 
 #[path = "simulation/agent.rs"]
 mod agent;
@@ -34,7 +35,8 @@ fn run(seed: u64, bug: Bug) -> (Result<(), String>, Counts) {
     (result, world.counts)
 }
 
-/// Guards P2, P3 and P6 over two hops: T-1 (reverted machine), T-11 (clone), T-14 (what a relay holds of an older epoch).
+/// Guards P2, P3 and P6 over two hops: T-1 (reverted machine), T-11 (clone), T-14 (what a relay
+/// holds of an older epoch).
 #[test]
 fn nothing_is_lost_mixed_or_forgotten_under_faults() {
     let mut total = Counts::default();
@@ -62,7 +64,8 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-/// Guards the harness: it finds each of these mistakes by what the target holds, not by a history that gets stuck.
+/// Guards the harness: it finds each of these mistakes by what the target holds, not by a history
+/// that gets stuck.
 fn caught(bug: Bug, seeds: u64, least: usize) {
     let wrong = |error: String| !error.contains("does not converge");
     let found = (1..=seeds).filter(|seed| run(*seed, bug).0.is_err_and(wrong)).count();
@@ -72,12 +75,12 @@ fn caught(bug: Bug, seeds: u64, least: usize) {
 
 #[test]
 fn acknowledging_what_is_only_received_is_caught() {
-    caught(Bug::AckOnReceive, 60, 5);
+    caught(Bug::AckOnReceive, 100, 5);
 }
 
 #[test]
 fn resuming_from_received_without_a_gap_check_is_caught() {
-    caught(Bug::NoGapCheck, 60, 5);
+    caught(Bug::NoGapCheck, 100, 5);
 }
 
 #[test]
@@ -87,7 +90,8 @@ fn ignoring_the_epoch_is_caught() {
 
 #[test]
 fn skipping_after_a_lost_spool_is_caught() {
-    caught(Bug::SkipAfterLostSpool, 100, 5);
+    // Most of these histories get stuck, because the state machines refuse what does not follow.
+    caught(Bug::SkipAfterLostSpool, 200, 5);
 }
 
 /// T-1: an agent that renumbers makes no progress, but nothing wrong ever reaches the target.

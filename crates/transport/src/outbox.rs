@@ -44,7 +44,8 @@ impl Outbox {
         self.unflushed || !self.parts.is_empty()
     }
 
-    /// Writes some of it, or flushes when all is written; says how many bytes went out. May be dropped at any time.
+    /// Writes some of it, or flushes when all is written; says how many bytes went out. May be
+    /// dropped at any time.
     ///
     /// # Errors
     /// The connection is gone.

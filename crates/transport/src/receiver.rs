@@ -20,8 +20,8 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// Pause after the listener failed, for instance because there were too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Says whether this peer, known by its certificate, may send for this replica. Called once per session, before the
-/// sink hears of it; must not block.
+/// Says whether this peer, known by its certificate, may send for this replica. Called once per
+/// session, before the sink hears of it; must not block.
 pub type Authorize =
     dyn Fn(&PeerIdentity, &SourceIdentity) -> Result<(), Refusal> + Send + Sync + 'static;
 
@@ -34,8 +34,8 @@ pub struct ReceiverConfig {
     pub options: ReceiverOptions,
     /// Who may send.
     pub authorize: Arc<Authorize>,
-    /// Calls of [`LogSink::image`] that may be under way at once in a session. They begin in order; 1 also makes each
-    /// wait for the one before.
+    /// Calls of [`LogSink::image`] that may be under way at once in a session. They begin in order;
+    /// 1 also makes each wait for the one before.
     pub images_at_once: usize,
     /// Calls of [`LogSink::hash`] that may be under way at once in a session.
     pub hashes_at_once: usize,
@@ -72,7 +72,8 @@ pub async fn serve_receiver(
                                 session::run(stream, peer, config, sink, shutdown).await;
                             }
                             Err(error) => {
-                                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                                let cause = std::error::Error::source(&error);
+                                let cause = cause.map(ToString::to_string);
                                 tracing::info!(%error, ?cause, "a connection was not accepted");
                             }
                         }

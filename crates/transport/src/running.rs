@@ -6,8 +6,8 @@ use std::task::Poll;
 
 pub(crate) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Calls that run side by side inside the session's task and are begun in the order in which they were added: an
-/// implementor that takes its place before it first waits keeps that order.
+/// Calls that run side by side inside the session's task and are begun in the order in which they
+/// were added: an implementor that takes its place before it first waits keeps that order.
 pub(crate) struct Running<T>(Vec<Call<T>>);
 
 impl<T> Running<T> {

@@ -1,4 +1,5 @@
-//! The sending side: a task that outlives connections, and the handle by which its owner speaks to it.
+//! The sending side: a task that outlives connections, and the handle by which its owner speaks to
+//! it.
 
 mod session;
 
@@ -36,7 +37,8 @@ pub struct SenderConfig {
 /// How a sender is.
 #[derive(Clone, Debug)]
 pub struct SenderStatus {
-    /// In one word. [`SenderPhase::Stopped`] with a refusal: given up until [`SenderHandle::restart`].
+    /// In one word. [`SenderPhase::Stopped`] with a refusal: given up until
+    /// [`SenderHandle::restart`].
     pub phase: SenderPhase,
     /// Records have been flowing since then.
     pub connected_since: Option<Instant>,
@@ -103,8 +105,9 @@ pub fn run_sender(config: SenderConfig, source: Arc<dyn LogSource>) -> SenderHan
 }
 
 impl SenderHandle {
-    /// Puts a piece of a first copy into the image; returns when it is durable at the target. Several may run at once
-    /// and go out in the order of their first poll; connections may come and go meanwhile.
+    /// Puts a piece of a first copy into the image; returns when it is durable at the target.
+    /// Several may run at once and go out in the order of their first poll; connections may come
+    /// and go meanwhile.
     ///
     /// # Errors
     /// The target's refusal of this piece, or the one for which the sender gave up.
@@ -143,8 +146,8 @@ impl SenderHandle {
         self.status.clone()
     }
 
-    /// The owner has changed something (identity, route): ends the present session and connects at once, also when
-    /// the sender had given up.
+    /// The owner has changed something (identity, route): ends the present session and connects at
+    /// once, also when the sender had given up.
     pub async fn restart(&self) {
         // An error means that the sender was stopped before: there is nothing to restart.
         let _ = self.commands.send(Command::Restart).await;

@@ -1,4 +1,5 @@
-//! What tests of this crate and of its users share: certificates, a source and a sink in memory, a network that breaks.
+//! What tests of this crate and of its users share: certificates, a source and a sink in memory, a
+//! network that breaks.
 
 mod fleet;
 mod memory;

@@ -79,7 +79,8 @@ async fn until(handle: &SenderHandle, what: impl FnMut(&SenderStatus) -> bool) -
     found.expect("the sender runs").clone()
 }
 
-/// Guards P2 end to end: what is acknowledged is what the sink holds, in order; requests beside the log are answered.
+/// Guards P2 end to end: what is acknowledged is what the sink holds, in order; requests beside the
+/// log are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_pieces_and_hashes_cross() {
     let rig = Rig::new().await;
@@ -129,7 +130,8 @@ async fn records_pieces_and_hashes_cross() {
     assert!(handle.hash(ask(0, 0)).await.is_err(), "stopped");
 }
 
-/// Guards P6 and "no hot loop": refused for good, told to the owner, and tried again only when he says so.
+/// Guards P6 and "no hot loop": refused for good, told to the owner, and tried again only when he
+/// says so.
 #[tokio::test]
 async fn a_fatal_refusal_stops_the_sender_until_its_owner_acts() {
     let rig = Rig::new().await;
@@ -165,7 +167,8 @@ async fn who_may_send_is_asked_before_the_sink_is() {
     assert!(!rig.sink.is_open(source.replica()));
 }
 
-/// Guards "every buffer is bounded": a sink that does not take records stops the reading at the source.
+/// Guards "every buffer is bounded": a sink that does not take records stops the reading at the
+/// source.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_sink_holds_the_source_back() {
     let rig = Rig::new().await;
@@ -191,8 +194,9 @@ async fn a_full_sink_holds_the_source_back() {
     source.until_at_target(400).await;
 }
 
-/// Guards P2 and P3 on real sockets: a cut after every byte of a session, in either direction, costs time only.
-/// `LANDFALL_CUT_STEP=1` tries every byte (about 7000 sessions); the default tries every fifth, from a random one on.
+/// Guards P2 and P3 on real sockets: a cut after every byte of a session, in either direction,
+/// costs time only. `LANDFALL_CUT_STEP=1` tries every byte (about 7000 sessions); the default tries
+/// every fifth, from a random one on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_after_any_byte_loses_nothing() {
     let step: u64 = std::env::var("LANDFALL_CUT_STEP")

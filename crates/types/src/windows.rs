@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 /// Most windows that a log may have open at once; far more than the disks of any machine.
 pub const WINDOWS_OPEN_MAX: usize = 4096;
 
-/// The windows that are open at one position of a log, and the disks whose last catch-up was not exact.
+/// The windows that are open at one position of a log, and the disks whose last catch-up was not
+/// exact.
 ///
-/// A position is a recovery point only where [`Windows::legal`] holds. Windows are *counted*: a catch-up that
-/// closes inside another one does not make the interior legal (trap T-4). A window that closes inexactly leaves
-/// its disks without a legal point until an exact one, opened afterwards, covers them (trap T-5).
+/// A position is a recovery point only where [`Windows::legal`] holds. Windows are *counted*: a
+/// catch-up that closes inside another one does not make the interior legal (trap T-4). A window
+/// that closes inexactly leaves its disks without a legal point until an exact one, opened
+/// afterwards, covers them (trap T-5).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Windows {
     open: Vec<OpenWindow>,
@@ -46,8 +48,8 @@ impl Windows {
         Self::default()
     }
 
-    /// Nothing but these windows open: what a receiver says of its position. The disks that they cover are not
-    /// known, so closing one of them clears no inexact disk.
+    /// Nothing but these windows open: what a receiver says of its position. The disks that they
+    /// cover are not known, so closing one of them clears no inexact disk.
     #[must_use]
     pub fn from_open(ids: &[WindowId]) -> Self {
         let open = |(id, serial): (&WindowId, u64)| OpenWindow { id: *id, disks: vec![], serial };
@@ -78,14 +80,14 @@ impl Windows {
     }
 
     fn close(&mut self, close: WindowClose) -> Result<(), WindowsError> {
-        // The same ID can be open twice when two runs of a producer chose it: each closing ends one opening, the
-        // later first, so that the count stays right.
+        // The same ID can be open twice when two runs of a producer chose it: each closing ends one
+        // opening, the later first, so that the count stays right.
         let at = self.open.iter().rposition(|window| window.id == close.window);
         let window = self.open.remove(at.ok_or(WindowsError::NotOpen(close.window))?);
         for disk in window.disks {
             if close.exact {
-                // Only what had become inexact before this window opened: a window that ran beside it may have
-                // put a torn block behind the exact one.
+                // Only what had become inexact before this window opened: a window that ran beside
+                // it may have put a torn block behind the exact one.
                 if self.inexact.get(&disk).is_some_and(|serial| *serial <= window.serial) {
                     self.inexact.remove(&disk);
                 }
@@ -96,7 +98,8 @@ impl Windows {
         Ok(())
     }
 
-    /// True where the position is a recovery point: no window is open and no disk's content is inexact.
+    /// True where the position is a recovery point: no window is open and no disk's content is
+    /// inexact.
     #[must_use]
     pub fn legal(&self) -> bool {
         self.open.is_empty() && self.inexact.is_empty()
@@ -145,7 +148,8 @@ mod tests {
         windows
     }
 
-    /// Guards P3. T-4: a second catch-up closes inside the first; the interior must not become legal.
+    /// Guards P3. T-4: a second catch-up closes inside the first; the interior must not become
+    /// legal.
     #[test]
     fn t4_a_window_in_a_window_leaves_the_interior_illegal() {
         assert!(Windows::new().legal());
@@ -168,7 +172,8 @@ mod tests {
         assert!(after(&[open(1, &[0]), open(1, &[0]), close(1, true), close(1, true)]).legal());
     }
 
-    /// Guards P3. T-5: a fuzzy copy is no point, until an exact window that opened later covers its disks.
+    /// Guards P3. T-5: a fuzzy copy is no point, until an exact window that opened later covers its
+    /// disks.
     #[test]
     fn t5_an_inexact_close_is_repaired_only_by_a_later_exact_window() {
         let fuzzy = after(&[open(1, &[0, 1]), close(1, false)]);
@@ -207,7 +212,8 @@ mod tests {
         assert!(windows.legal());
     }
 
-    /// Against the definition, counted anew at every step: legal only where every opening has its closing.
+    /// Against the definition, counted anew at every step: legal only where every opening has its
+    /// closing.
     #[test]
     fn random_sequences_agree_with_counting() {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -1,4 +1,5 @@
-//! The body of a batch: fixed fields, then the record headers, then the payloads; the last two may be compressed.
+//! The body of a batch: fixed fields, then the record headers, then the payloads; the last two may
+//! be compressed.
 
 use crate::DecodeError;
 use crate::encoder::{EncodeError, Squeeze};
@@ -115,7 +116,8 @@ pub(crate) fn expand(
     }
 }
 
-/// The table of headers, then the payloads in the same order; each payload is a slice of the frame, not a copy.
+/// The table of headers, then the payloads in the same order; each payload is a slice of the frame,
+/// not a copy.
 fn records(mut whole: Bytes, count: usize) -> Result<Vec<Record>, DecodeError> {
     let table = whole.split_to(count * HEADER_BYTES);
     let mut records = Vec::with_capacity(count);

@@ -3,11 +3,12 @@ use crate::{DecodeError, body};
 use bytes::BytesMut;
 use landfall_repl::Message;
 
-/// Takes the next message out of what has arrived; `None` when its frame is not complete yet. The header is checked as
-/// soon as it is there, so that no more than a frame's limit is ever waited for.
+/// Takes the next message out of what has arrived; `None` when its frame is not complete yet. The
+/// header is checked as soon as it is there, so that no more than a frame's limit is ever waited
+/// for.
 ///
-/// # Errors
-/// [`DecodeError`], after which nothing more can be read from this connection; never panics, whatever the bytes.
+/// # Errors [`DecodeError`], after which nothing more can be read from this connection; never
+/// panics, whatever the bytes.
 pub fn decode(arrived: &mut BytesMut) -> Result<Option<Message>, DecodeError> {
     let Some(raw) = arrived.first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
     let header = FrameHeader::decode(raw)?;

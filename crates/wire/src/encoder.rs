@@ -90,8 +90,9 @@ impl Encoder {
     }
 }
 
-/// Decides whether compression pays. Data that does not compress (archives, encrypted disks) comes in long runs: after
-/// a miss some frames are not even tried, twice as many after each further miss.
+/// Decides whether compression pays. Data that does not compress (archives, encrypted disks) comes
+/// in long runs: after a miss some frames are not even tried, twice as many after each further
+/// miss.
 #[derive(Debug, Default)]
 pub(crate) struct Squeeze {
     compression: Compression,

@@ -66,7 +66,8 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// A wrong checksum is damage on the way and heals with a new connection; the rest is a defect or a stranger.
+    /// A wrong checksum is damage on the way and heals with a new connection; the rest is a defect
+    /// or a stranger.
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {

@@ -1,7 +1,8 @@
-//! Bytes of the replication protocol: a [`Message`](landfall_repl::Message) becomes a frame and a frame a message.
+//! Bytes of the replication protocol: a [`Message`](landfall_repl::Message) becomes a frame and a
+//! frame a message.
 //!
-//! `landfall-repl` decides what is said; this crate only writes it down and reads it back. The format is normative in
-//! `docs/formats/wire.md`; golden vectors are in `tests/golden/`.
+//! `landfall-repl` decides what is said; this crate only writes it down and reads it back. The
+//! format is normative in `docs/formats/wire.md`; golden vectors are in `tests/golden/`.
 //!
 //! ```text
 //!   stream  =  frame frame frame …
@@ -12,13 +13,15 @@
 //! # Invariants
 //! * Decoding never panics and never allocates more than a named limit, whatever the bytes.
 //! * A frame whose checksum is wrong is never looked into.
-//! * Optional CBOR fields that a later version adds are skipped; unknown frame types, flags and codecs are refused.
+//! * Optional CBOR fields that a later version adds are skipped; unknown frame types, flags and
+//!   codecs are refused.
 //!
 //! # Where to start
 //! [`Encoder`] and [`decode`].
 //!
-//! Deliberately absent: sockets (`landfall-transport`), the rules of a session (`landfall-repl`), and the layout of a
-//! record header, which is the same on disk (`landfall-types`, `docs/formats/records.md`).
+//! Deliberately absent: sockets (`landfall-transport`), the rules of a session (`landfall-repl`),
+//! and the layout of a record header, which is the same on disk (`landfall-types`,
+//! `docs/formats/records.md`).
 
 mod batch;
 mod body;

@@ -88,7 +88,8 @@ impl RefusalShape {
             SUPERSEDED => Refusal::Superseded,
             UNAVAILABLE => Refusal::Unavailable { reason: text },
             PROTOCOL => Refusal::Protocol { detail: text },
-            // A later version refuses for a reason that we have no word for: slow retries, and its text shown.
+            // A later version refuses for a reason that we have no word for: slow retries, and its
+            // text shown.
             other => Refusal::Protocol { detail: format!("refused with code {other}: {text}") },
         })
     }

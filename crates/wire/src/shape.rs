@@ -1,5 +1,6 @@
-//! The CBOR maps and arrays of the small messages, field by field. The types of `landfall-repl` and `landfall-types`
-//! stay free of encodings; what stands here is the format (`docs/formats/wire.md`).
+//! The CBOR maps and arrays of the small messages, field by field. The types of `landfall-repl` and
+//! `landfall-types` stay free of encodings; what stands here is the format
+//! (`docs/formats/wire.md`).
 
 use landfall_repl::limits::{DISKS_MAX, OPEN_WINDOWS_MAX};
 use landfall_repl::{Durable, ImageCopyPosition, ReceiverPosition, SourceIdentity};

@@ -1,4 +1,5 @@
-//! Frames come back as they went out; whatever else arrives is refused without a panic or a large allocation.
+//! Frames come back as they went out; whatever else arrives is refused without a panic or a large
+//! allocation.
 
 mod samples;
 
@@ -25,7 +26,8 @@ fn reseal(frame: &mut [u8]) {
     frame[16..20].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The golden vectors of `docs/formats/wire.md`: a change here is a change of the format. `UPDATE_GOLDEN=1` writes them.
+/// The golden vectors of `docs/formats/wire.md`: a change here is a change of the format.
+/// `UPDATE_GOLDEN=1` writes them.
 #[test]
 fn golden_vectors() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -162,7 +164,8 @@ fn each_field_of_the_header_is_checked() {
     }
 }
 
-/// A compressed frame of a few bytes that announces much: at most the announced, bounded, size is allocated.
+/// A compressed frame of a few bytes that announces much: at most the announced, bounded, size is
+/// allocated.
 #[test]
 fn a_bomb_is_refused() {
     let message = Message::Batch(samples::large_batch());
@@ -179,8 +182,8 @@ fn a_bomb_is_refused() {
     assert!(matches!(read(&many), Err(DecodeError::Malformed { .. })));
 }
 
-/// Guards "never panic on bytes from the network": random bytes, and every sample damaged in random places with its
-/// checksum set right again.
+/// Guards "never panic on bytes from the network": random bytes, and every sample damaged in random
+/// places with its checksum set right again.
 #[test]
 fn arbitrary_bytes_never_panic() {
     let mut rng = landfall_testkit::Rng::new(landfall_testkit::seed("arbitrary_bytes_never_panic"));

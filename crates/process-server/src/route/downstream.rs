@@ -89,7 +89,8 @@ impl State {
         served.is_some() && served == self.announced.as_ref().map(|identity| &identity.lineage)
     }
 
-    /// The next hop has answered the present session; who asks hears of it only if it was opened in its name.
+    /// The next hop has answered the present session; who asks hears of it only if it was opened in
+    /// its name.
     fn answer(&mut self, result: Result<(), Refusal>) {
         if let Some(asking) = &mut self.asking
             && Some(&asking.identity) == self.announced.as_ref()
@@ -100,8 +101,8 @@ impl State {
 }
 
 impl Route {
-    /// The next hop stands at `position`: goes on from there, or begins anew there. Blocks on the disk; the caller
-    /// holds `appending`.
+    /// The next hop stands at `position`: goes on from there, or begins anew there. Blocks on the
+    /// disk; the caller holds `appending`.
     fn follow(self: &Arc<Self>, position: &ReceiverPosition) -> Result<(), RelayError> {
         let (identity, log, served, delivered) = {
             let state = self.state();
@@ -133,8 +134,8 @@ impl Route {
         Ok(())
     }
 
-    /// The spool goes on in a newer epoch. Durable first: were a session of the old one to go on after a crash, its
-    /// records would follow in the new epoch's spool.
+    /// The spool goes on in a newer epoch. Durable first: were a session of the old one to go on
+    /// after a crash, its records would follow in the new epoch's spool.
     fn adopt(&self, old: &Lineage, identity: &SourceIdentity) -> Result<(), RelayError> {
         let (lineage, incarnation) = (identity.lineage.clone(), identity.incarnation);
         let (offered, current) = (old.epoch(), lineage.epoch());
@@ -142,14 +143,15 @@ impl Route {
             file.raise_floor(&lineage);
             file.served = Some(Served { lineage, incarnation });
         })?;
-        tracing::info!(replica = %file.replica, epoch = %current, "the spool goes on in a newer epoch");
+        let replica = file.replica;
+        tracing::info!(%replica, epoch = %current, "the spool goes on in a newer epoch");
         self.state().end_sessions(Refusal::Fenced { offered, current });
         self.announce_change();
         Ok(())
     }
 
-    /// The spool can't follow on the next hop's position: a new one begins there. What the old one held beyond it is
-    /// kept as divergence (trap T-14), never sent and never skipped.
+    /// The spool can't follow on the next hop's position: a new one begins there. What the old one
+    /// held beyond it is kept as divergence (trap T-14), never sent and never skipped.
     fn begin_anew(
         self: &Arc<Self>,
         identity: &SourceIdentity,
@@ -192,7 +194,8 @@ impl Route {
         tracing::warn!(replica = %self.replica, at = %position.durable, set_aside, "new spool");
         self.announce_change();
         if let Some(name) = left_over {
-            // Only after the file no longer names it; were this cut off, the next start sweeps it away.
+            // Only after the file no longer names it; were this cut off, the next start sweeps it
+            // away.
             self.store.dir.remove_subdir(&name).map_err(failed)?;
         }
         Ok(())
@@ -262,7 +265,8 @@ impl Route {
                     }
                 });
                 if let Err(error) = raised {
-                    tracing::error!(replica = %route.replica, %error, "keep the epoch that fenced us");
+                    let replica = route.replica;
+                    tracing::error!(%replica, %error, "keep the epoch that fenced us");
                 }
             });
         }
@@ -311,7 +315,8 @@ impl Route {
                 }
             };
             if let Err(refusal) = blocking(work).await {
-                tracing::error!(replica = %route.replica, %refusal, "the spool can't be opened anew");
+                let replica = route.replica;
+                tracing::error!(%replica, %refusal, "the spool can't be opened anew");
             }
             route.announce_change();
             route.sender().restart().await;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Route {
-    /// Takes over the order's values; ends sessions of another instance or of a lower epoch, and a drain.
+    /// Takes over the order's values; ends sessions of another instance or of a lower epoch, and a
+    /// drain.
     pub(crate) async fn update(
         self: &Arc<Self>,
         next_hop: String,
@@ -48,7 +49,8 @@ impl Route {
         Ok(())
     }
 
-    /// Takes nothing more, and waits until what was acknowledged is at the target, or `wait` is over (trap T-14).
+    /// Takes nothing more, and waits until what was acknowledged is at the target, or `wait` is
+    /// over (trap T-14).
     pub(crate) async fn drain(
         self: &Arc<Self>,
         wait: Duration,
@@ -77,7 +79,8 @@ impl Route {
         })
     }
 
-    /// Ends the route, if nothing is lost by it or `discard` says so. Its directory is the caller's to remove.
+    /// Ends the route, if nothing is lost by it or `discard` says so. Its directory is the caller's
+    /// to remove.
     pub(crate) async fn end(self: &Arc<Self>, discard: bool) -> Result<(), RelayError> {
         {
             let state = self.state();

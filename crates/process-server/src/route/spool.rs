@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Opens the spool that the file names. One that can't be opened is lost: the route begins anew at the next hop's
-/// position, and whoever sends has to look at that (never a skip). What is left of it is kept as divergence.
+/// Opens the spool that the file names. One that can't be opened is lost: the route begins anew at
+/// the next hop's position, and whoever sends has to look at that (never a skip). What is left of
+/// it is kept as divergence.
 pub(super) fn open(
     store: &Store,
     mut file: RouteFile,

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// How long a sender waits for the next hop to be asked; it tries again after that.
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long a sender waits for the next hop's word on a first copy before it is sent back to the copy's beginning.
+/// How long a sender waits for the next hop's word on a first copy before it is sent back to the
+/// copy's beginning.
 const IMAGE_COPY_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Route {
@@ -26,7 +27,8 @@ impl Route {
             self.ask_target(identity).await?;
         }
         self.wait_for_image_copy().await;
-        // Nothing of an older session goes in any more, and what did go in is made durable: it was received.
+        // Nothing of an older session goes in any more, and what did go in is made durable: it was
+        // received.
         let appending = Arc::clone(&self.appending).lock_owned().await;
         let (serial, log) = {
             let mut state = self.state();
@@ -145,7 +147,8 @@ impl Route {
         let route = Arc::clone(self);
         blocking(move || {
             log.flush().map_err(|error| route.failed(&error))?;
-            // The spool may have been replaced meanwhile: then this session is over, and acknowledges nothing.
+            // The spool may have been replaced meanwhile: then this session is over, and
+            // acknowledges nothing.
             let state = route.state();
             state.check(session)?;
             Ok(state.durable())
@@ -169,7 +172,8 @@ impl Route {
         .await
     }
 
-    /// Passed through: a first copy is not spooled (it would fill any cache), and is answered when it is at the target.
+    /// Passed through: a first copy is not spooled (it would fill any cache), and is answered when
+    /// it is at the target.
     pub(crate) async fn image(
         self: &Arc<Self>,
         session: u64,
@@ -275,8 +279,9 @@ fn no_spool() -> Refusal {
     Refusal::Unavailable { reason: "the spool is not there yet".into() }
 }
 
-/// The part of a batch that the spool does not have: exactly the next record and what follows. Records that are there
-/// must be the same (trap T-1); for those that were delivered and forgotten nobody can tell any more.
+/// The part of a batch that the spool does not have: exactly the next record and what follows.
+/// Records that are there must be the same (trap T-1); for those that were delivered and forgotten
+/// nobody can tell any more.
 fn new_records(log: &Log, mut batch: Batch) -> Result<Option<Batch>, Refusal> {
     let tail = log.tail();
     let expected = tail.lsn.next();

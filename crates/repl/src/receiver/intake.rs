@@ -17,8 +17,9 @@ pub(super) enum Verdict {
     Next(Batch),
     /// Is there already, with the same chain.
     Duplicate,
-    /// Lies before what arrived in this session. Only the sink, which holds the log, can tell a duplicate from
-    /// another history under the same positions (trap T-1): it drops the one and refuses the other.
+    /// Lies before what arrived in this session. Only the sink, which holds the log, can tell a
+    /// duplicate from another history under the same positions (trap T-1): it drops the one and
+    /// refuses the other.
     Older(Batch),
 }
 
@@ -31,9 +32,8 @@ impl Intake {
         self.received
     }
 
-    /// # Errors
-    /// [`Refusal::Gap`] for anything above the next record, [`Refusal::ChainMismatch`] for another history,
-    /// [`Refusal::Protocol`] for a batch that is none. Nothing is changed then.
+    /// # Errors [`Refusal::Gap`] for anything above the next record, [`Refusal::ChainMismatch`] for
+    /// another history, [`Refusal::Protocol`] for a batch that is none. Nothing is changed then.
     pub(super) fn accept(&mut self, mut batch: Batch) -> Result<Verdict, Refusal> {
         check_dense(&batch)?;
         let expected = self.received.next();
@@ -43,8 +43,9 @@ impl Intake {
         if batch.last() < self.received {
             return Ok(Verdict::Older(batch));
         }
-        // The batch reaches back over `received` by this many records; their chain must end where ours does. Because
-        // a chain covers all that came before it, this one comparison covers every duplicate record.
+        // The batch reaches back over `received` by this many records; their chain must end where
+        // ours does. Because a chain covers all that came before it, this one comparison covers
+        // every duplicate record.
         let behind = usize::try_from(expected.records_since(batch.first())).unwrap_or(usize::MAX);
         let duplicates = batch.records.drain(..behind);
         let there = duplicates.fold(batch.chain_before, |chain, record| record.chain(chain));
@@ -134,7 +135,8 @@ mod tests {
         }
     }
 
-    /// Guards P3. T-1: the sender died after 4, starts again and numbers new writes 3 and 4: not duplicates.
+    /// Guards P3. T-1: the sender died after 4, starts again and numbers new writes 3 and 4: not
+    /// duplicates.
     #[test]
     fn t1_renumbered_records_are_refused_and_not_taken_for_duplicates() {
         let renumbered = batch(chain(2), vec![record(3, 33), record(4, 44)]);

@@ -126,7 +126,8 @@ fn a_batch_of_an_epoch_that_is_over_is_fenced() {
 #[test]
 fn credit_bounds_what_may_be_under_way() {
     let mut rig = Rig::live(0);
-    // 40 bytes each (header 32, content 8): ten use up the credit of 400, less than that may send one more.
+    // 40 bytes each (header 32, content 8): ten use up the credit of 400, less than that may send
+    // one more.
     for lsn in 1..=10 {
         assert_eq!(rig.say(Message::Batch(batch(lsn, lsn))).len(), 1, "{lsn}");
     }

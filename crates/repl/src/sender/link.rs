@@ -30,8 +30,8 @@ impl Link {
         if durable.at_target > durable.here {
             return Err(protocol("the receiver claims more durable behind it than it has itself"));
         }
-        // The receiver has compared the lineages already; this is the same comparison from our side, so that one
-        // defect alone can't mix two histories.
+        // The receiver has compared the lineages already; this is the same comparison from our
+        // side, so that one defect alone can't mix two histories.
         if ours != theirs {
             let common = ours.common_through(theirs).unwrap_or(Lsn::ZERO);
             if ours.is_prefix_of(theirs) {

@@ -49,8 +49,9 @@ impl Ask {
     }
 }
 
-/// Unanswered requests. After a new connection all of them are sent again, in their order: a piece may come twice,
-/// which is harmless, because no later piece of the same place was sent before it was answered.
+/// Unanswered requests. After a new connection all of them are sent again, in their order: a piece
+/// may come twice, which is harmless, because no later piece of the same place was sent before it
+/// was answered.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     images: Lane,
@@ -102,7 +103,8 @@ impl Requests {
         }
     }
 
-    /// True when the owner waits for this answer; `Err` when nothing of the kind was asked on this connection.
+    /// True when the owner waits for this answer; `Err` when nothing of the kind was asked on this
+    /// connection.
     pub(super) fn answered(
         &mut self,
         request: RequestId,

@@ -114,7 +114,8 @@ fn a_source_that_gives_what_does_not_follow_is_not_believed() {
     gives_up(&Rig::live(4).on(SenderInput::Read(Err(lost))), "unavailable");
 }
 
-/// Guards P6: the answer of a receiver with another history is recognised without the receiver's help.
+/// Guards P6: the answer of a receiver with another history is recognised without the receiver's
+/// help.
 #[test]
 fn lineages_are_compared_from_this_side_too() {
     let with = |lineage: Lineage, durable: u64| {

@@ -66,7 +66,8 @@ impl Agent {
         }
     }
 
-    /// The agent dies and comes back: a new incarnation without memory. What was written meanwhile is not captured.
+    /// The agent dies and comes back: a new incarnation without memory. What was written meanwhile
+    /// is not captured.
     pub(crate) fn restarted(&mut self, incarnation: u64) {
         self.identity.incarnation = Incarnation::new(incarnation);
         self.next_id = incarnation << 16;
@@ -74,8 +75,8 @@ impl Agent {
         self.catch_up = None;
     }
 
-    /// Its own records can't follow on what the receiver has: a window will, at the next attempt. The number is as good
-    /// as random, because the chain is.
+    /// Its own records can't follow on what the receiver has: a window will, at the next attempt.
+    /// The number is as good as random, because the chain is.
     fn new_incarnation(&mut self, chain: Chain) {
         let bytes = chain.as_bytes().first_chunk().expect("16 bytes");
         let random = u64::from_le_bytes(*bytes) ^ self.identity.incarnation.get().rotate_left(7);
@@ -92,7 +93,8 @@ impl Agent {
         !self.rebase && self.catch_up.is_none()
     }
 
-    /// One more block of the open window. Reading and appending are one step here (trap T-2 is the capture's).
+    /// One more block of the open window. Reading and appending are one step here (trap T-2 is the
+    /// capture's).
     pub(crate) fn work(&mut self) -> bool {
         let Some(mut blocks) = self.catch_up.take() else { return false };
         let Some(block) = blocks.pop() else {

@@ -1,5 +1,6 @@
-//! One hop: a sender, the connections it made, and the receivers at their other ends. Messages are lost only with their
-//! connection; everything that takes time (connecting, reading, storing) ends at a random later step.
+//! One hop: a sender, the connections it made, and the receivers at their other ends. Messages are
+//! lost only with their connection; everything that takes time (connecting, reading, storing) ends
+//! at a random later step.
 
 use landfall_repl::{
     Batch, Durable, Message, Receiver, ReceiverEffect, ReceiverInput, ReceiverOptions,
@@ -164,7 +165,8 @@ impl Hop {
         }
     }
 
-    /// The network cuts the connection. `half_open`: only the sender notices; what was under way still arrives.
+    /// The network cuts the connection. `half_open`: only the sender notices; what was under way
+    /// still arrives.
     pub(crate) fn cut(
         &mut self,
         now: Ticks,

@@ -18,7 +18,8 @@ pub(crate) struct Relay {
     fenced_by: Option<Epoch>,
     spool: Option<Spool>,
     asking: Option<Asking>,
-    /// As whom the present downstream session was opened: who asks may be gone or another one when the target answers.
+    /// As whom the present downstream session was opened: who asks may be gone or another one when
+    /// the target answers.
     announced: Option<SourceIdentity>,
     session: u64,
     /// Sessions below are over for this reason.
@@ -94,7 +95,8 @@ impl Relay {
         self.spool.as_mut().ok_or(Refusal::Unavailable { reason: "no spool".into() })
     }
 
-    /// The target has answered the present session; who asks hears of it only if it was opened in its name.
+    /// The target has answered the present session; who asks hears of it only if it was opened in
+    /// its name.
     fn answer(&mut self, result: Result<(), Refusal>) {
         if let Some((_, identity, answer)) = &mut self.asking
             && Some(&*identity) == self.announced.as_ref()
@@ -103,7 +105,8 @@ impl Relay {
         }
     }
 
-    /// The present downstream session delivers the spool (and is not a question in somebody's name).
+    /// The present downstream session delivers the spool (and is not a question in somebody's
+    /// name).
     fn about_spool(&self) -> bool {
         let spool = self.spool.as_ref().map(|spool| &spool.identity.lineage);
         spool.is_some() && spool == self.announced.as_ref().map(|identity| &identity.lineage)
@@ -242,7 +245,8 @@ impl Source for Relay {
                 spool.identity = identity;
                 spool.log.trim(position.durable);
                 if !offered.is(&current) {
-                    // Were the old epoch's session to go on, its records would follow in the new epoch's spool.
+                    // Were the old epoch's session to go on, its records would follow in the new
+                    // epoch's spool.
                     self.end_sessions(Refusal::Fenced { offered, current });
                 }
             }

@@ -1,4 +1,5 @@
-//! The oracle: what the disk of the machine really held, write by write. It knows nothing of LSNs, epochs or chains.
+//! The oracle: what the disk of the machine really held, write by write. It knows nothing of LSNs,
+//! epochs or chains.
 
 use crate::log::{SimLog, control};
 use landfall_types::{Control, Record, RecordKind};
@@ -41,7 +42,8 @@ impl Truth {
         self.states.retain(|_, number| *number <= fork);
     }
 
-    /// What the target holds must be what the disk held after writes 1 … k, for some k, and no promise may be broken.
+    /// What the target holds must be what the disk held after writes 1 … k, for some k, and no
+    /// promise may be broken.
     pub(crate) fn check(&self, log: &SimLog) -> Result<(), String> {
         let (blocks, legal) = image(log);
         if !legal {

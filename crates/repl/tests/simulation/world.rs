@@ -1,5 +1,5 @@
-//! The three hops under faults. A seed decides everything: which faults a history has, when they strike, and in which
-//! order everything else happens.
+//! The three hops under faults. A seed decides everything: which faults a history has, when they
+//! strike, and in which order everything else happens.
 
 use crate::agent::Agent;
 use crate::hop::Hop;
@@ -147,7 +147,8 @@ impl World {
         }
     }
 
-    /// Faults for a while, then none: nothing wrong may ever be seen, and in the end everything has arrived.
+    /// Faults for a while, then none: nothing wrong may ever be seen, and in the end everything has
+    /// arrived.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         for _ in 0..SAFETY_STEPS {
             self.faults()?;
@@ -339,7 +340,8 @@ impl World {
                 self.counts.reverts += 1;
                 *agent = snapshot;
                 hop.sender_died(self.now);
-                // It goes on and writes something else under the positions that it has used already.
+                // It goes on and writes something else under the positions that it has used
+                // already.
                 self.writes += 1;
                 agent.write(0, self.writes);
                 self.truth.wrote(self.writes, agent.blocks);
@@ -361,7 +363,8 @@ impl World {
         self.agents.push((agent, Hop::new(self.serial << 32, SenderOptions::default())));
     }
 
-    /// The target is promoted where it stands; the old side knows nothing of it and goes on sending.
+    /// The target is promoted where it stands; the old side knows nothing of it and goes on
+    /// sending.
     fn fail_over(&mut self) -> Result<(), String> {
         self.truth.check(&self.target.log)?;
         self.down.receiver_died(self.now, &mut self.rng, &mut self.relay, &mut self.target);
@@ -381,7 +384,8 @@ impl World {
         let (fork, chain) = (self.target.log.tail(), self.target.log.tail_chain());
         let lineage = self.target.lineage.extend(epoch, fork).expect("rises");
         let byte = u8::try_from(self.serial % 100).expect("small");
-        // Half of the time the old side has the same instance: then only the epoch tells them apart.
+        // Half of the time the old side has the same instance: then only the epoch tells them
+        // apart.
         let same = self.rng.one_in(2);
         let instance = if same { self.target.instance } else { InstanceId::from_bytes([byte; 16]) };
         self.target.lineage = lineage.clone();

@@ -40,7 +40,8 @@ enum Event {
     Shutdown,
 }
 
-/// What the sink is asked, and what waits to be asked. Appends go one after the other; the credit bounds their number.
+/// What the sink is asked, and what waits to be asked. Appends go one after the other; the credit
+/// bounds their number.
 struct Calls {
     opening: Running<Result<(SessionToken, ReceiverPosition), Refusal>>,
     appends: VecDeque<Batch>,
@@ -217,7 +218,8 @@ impl Task {
             ReceiverEffect::Hash { request, ask } => self.calls.hashes.push_back((request, ask)),
             ReceiverEffect::Send(message) => {
                 if let Err(error) = self.outbox.push(&message) {
-                    // The sink's answer breaks a limit; the sender will hear nothing and ask again elsewhere.
+                    // The sink's answer breaks a limit; the sender will hear nothing and ask again
+                    // elsewhere.
                     tracing::error!(%error, message = message.name(), "can't be sent");
                 }
             }

@@ -177,7 +177,8 @@ impl Task {
         self.input(SenderInput::Disconnected { jitter: u64::from_le_bytes(jitter) });
     }
 
-    /// The last words are said in the background: a peer that does not read must not delay the next attempt.
+    /// The last words are said in the background: a peer that does not read must not delay the next
+    /// attempt.
     fn drop_connection(&mut self) {
         self.connecting.clear();
         self.resuming.clear();

@@ -164,7 +164,8 @@ impl LogSource for MemorySource {
     }
 }
 
-/// Replicas that appear when somebody sends for them; every record is checked against the one before.
+/// Replicas that appear when somebody sends for them; every record is checked against the one
+/// before.
 #[derive(Debug)]
 pub struct MemorySink {
     replicas: Mutex<HashMap<ReplicaId, Held>>,

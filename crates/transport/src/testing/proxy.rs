@@ -73,7 +73,8 @@ async fn carry(
         Fault::CutUp(after) => (after, u64::MAX),
         Fault::CutDown(after) => (u64::MAX, after),
     };
-    // When either direction ends, both halves are dropped: the cut is total, as when a machine dies.
+    // When either direction ends, both halves are dropped: the cut is total, as when a machine
+    // dies.
     tokio::select! {
         () = pump(near_read, far_write, up, &bytes[0], hole.clone()) => {}
         () = pump(far_read, near_write, down, &bytes[1], hole) => {}
