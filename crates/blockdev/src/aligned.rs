@@ -3,7 +3,8 @@ use std::ops::{Deref, DerefMut};
 /// Alignment of an [`AlignedBuf`]'s first byte: what direct I/O wants at most.
 pub const ALIGN_BYTES: usize = 4096;
 
-/// Bytes in memory whose first one is aligned to [`ALIGN_BYTES`], so that transfers need no copy in between.
+/// Bytes in memory whose first one is aligned to [`ALIGN_BYTES`], so that transfers need no copy in
+/// between.
 ///
 /// A `Vec` that is larger by one alignment, and never grows by itself.
 #[derive(Debug)]
@@ -19,7 +20,8 @@ impl AlignedBuf {
     pub fn zeroed(length: usize) -> Self {
         let memory = vec![0; length + ALIGN_BYTES];
         let start = memory.as_ptr().align_offset(ALIGN_BYTES);
-        // `align_offset` may refuse (documented so for const evaluation): then the bytes are merely not aligned.
+        // `align_offset` may refuse (documented so for const evaluation): then the bytes are merely
+        // not aligned.
         let start = if start <= ALIGN_BYTES { start } else { 0 };
         Self { memory, start, length }
     }
@@ -30,7 +32,8 @@ impl AlignedBuf {
         self.memory.len() - ALIGN_BYTES
     }
 
-    /// Makes it `length` bytes long; what it held before stays up to the shorter length, new bytes are whatever was there.
+    /// Makes it `length` bytes long; what it held before stays up to the shorter length, new bytes
+    /// are whatever was there.
     pub fn set_len(&mut self, length: usize) {
         if length > self.capacity() {
             let mut grown = Self::zeroed(length.max(self.capacity() * 2));

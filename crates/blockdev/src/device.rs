@@ -3,12 +3,13 @@ use std::fmt;
 
 /// A disk: a fixed number of bytes, read and written at any offset.
 ///
-/// Offsets and lengths need no alignment; implementations bounce where the medium wants one. A range that ends
-/// beyond [`BlockDevice::size`] is [`DeviceError::OutOfRange`] and changes nothing.
+/// Offsets and lengths need no alignment; implementations bounce where the medium wants one. A
+/// range that ends beyond [`BlockDevice::size`] is [`DeviceError::OutOfRange`] and changes nothing.
 pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// Size in bytes.
     fn size(&self) -> u64;
-    /// Logical sector size in bytes, 512 or 4096: what a guest is told, and the unit that a power cut tears.
+    /// Logical sector size in bytes, 512 or 4096: what a guest is told, and the unit that a power
+    /// cut tears.
     fn sector_bytes(&self) -> u32;
     /// Fills `buf` from `offset`.
     ///
@@ -25,7 +26,8 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`BlockDevice::write_at`].
     fn zero(&self, offset: u64, length: u64) -> Result<(), DeviceError>;
-    /// Gives the range's space back where the medium can; what it reads as afterwards is undefined (trap T-23).
+    /// Gives the range's space back where the medium can; what it reads as afterwards is undefined
+    /// (trap T-23).
     ///
     /// # Errors
     /// As [`BlockDevice::write_at`]. A medium that knows no discard is no error.

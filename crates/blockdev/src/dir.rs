@@ -7,8 +7,8 @@ pub const NAME_BYTES_MAX: usize = 200;
 
 /// A directory of flat files whose durability is explicit.
 ///
-/// Names are single path components of at most [`NAME_BYTES_MAX`] bytes. A file that was created, removed or renamed
-/// may be so, or may not, after a power cut that comes before [`Dir::sync`].
+/// Names are single path components of at most [`NAME_BYTES_MAX`] bytes. A file that was created,
+/// removed or renamed may be so, or may not, after a power cut that comes before [`Dir::sync`].
 pub trait Dir: Send + Sync + fmt::Debug {
     /// A new, empty file.
     ///
@@ -55,8 +55,8 @@ pub trait Dir: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeviceError::NotFound`] and others; part of its content may be gone then.
     fn remove_subdir(&self, name: &str) -> Result<(), DeviceError>;
-    /// The unit in bytes that a power cut can tear (512 or 4096): writes that must not damage their neighbors
-    /// are aligned to it.
+    /// The unit in bytes that a power cut can tear (512 or 4096): writes that must not damage their
+    /// neighbors are aligned to it.
     fn sector_bytes(&self) -> u32;
     /// Bytes that can still be written here; `None` where that is unknown.
     ///
@@ -89,8 +89,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeviceError`]; any part of the range may then hold old or new bytes.
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError>;
-    /// Writes all of `parts`, one behind the other, from `offset` on: as [`File::write_at`] with the parts joined, and
-    /// with fewer requests where the medium can take several at once.
+    /// Writes all of `parts`, one behind the other, from `offset` on: as [`File::write_at`] with
+    /// the parts joined, and with fewer requests where the medium can take several at once.
     ///
     /// # Errors
     /// As [`File::write_at`].
@@ -107,13 +107,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeviceError`].
     fn set_len(&self, length: u64) -> Result<(), DeviceError>;
-    /// Reserves space for the range and grows the file to its end, so that writes into it don't fail for lack of room
-    /// where the file system can promise that. Bytes that are there stay; new ones read as zeroes.
+    /// Reserves space for the range and grows the file to its end, so that writes into it don't
+    /// fail for lack of room where the file system can promise that. Bytes that are there stay; new
+    /// ones read as zeroes.
     ///
     /// # Errors
     /// [`DeviceError::Full`] and others.
     fn allocate(&self, offset: u64, length: u64) -> Result<(), DeviceError>;
-    /// Makes the range read as zeroes without growing the file, and gives its space back where that is possible.
+    /// Makes the range read as zeroes without growing the file, and gives its space back where that
+    /// is possible.
     ///
     /// # Errors
     /// [`DeviceError::OutOfRange`] when the file ends before, and others.

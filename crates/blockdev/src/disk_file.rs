@@ -11,7 +11,8 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// A new file of `size` bytes, all zeroes and sparse where possible. Its name is durable after [`Dir::sync`].
+    /// A new file of `size` bytes, all zeroes and sparse where possible. Its name is durable after
+    /// [`Dir::sync`].
     ///
     /// # Errors
     /// [`DeviceError::Exists`] and others.

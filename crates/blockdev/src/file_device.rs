@@ -17,8 +17,9 @@ pub enum OpenMode {
     ReadOnly,
     /// For reading and writing, beside whoever has it.
     ReadWrite,
-    /// For reading and writing, and by nobody else: a block device that is mounted, part of a stack or opened
-    /// exclusively is refused (`O_EXCL`); for a raw file an advisory lock does what can be done (`flock`).
+    /// For reading and writing, and by nobody else: a block device that is mounted, part of a stack
+    /// or opened exclusively is refused (`O_EXCL`); for a raw file an advisory lock does what can
+    /// be done (`flock`).
     Exclusive,
 }
 
@@ -28,8 +29,8 @@ pub struct FileDevice {
     raw: RawFile,
     size: u64,
     sector_bytes: u32,
-    /// What zeroing does with the space: a hole in a raw file, which stays as thin as its disk; on a block
-    /// device the space is kept, because that is the administrator's to give back.
+    /// What zeroing does with the space: a hole in a raw file, which stays as thin as its disk; on
+    /// a block device the space is kept, because that is the administrator's to give back.
     zeroed: Space,
 }
 
@@ -37,7 +38,8 @@ impl FileDevice {
     /// Opens a raw file or a block device; its size is asked once, here.
     ///
     /// # Errors
-    /// [`DeviceError::NotFound`], [`DeviceError::Busy`] (see [`OpenMode::Exclusive`]), [`DeviceError::NotADisk`] and others.
+    /// [`DeviceError::NotFound`], [`DeviceError::Busy`] (see [`OpenMode::Exclusive`]),
+    /// [`DeviceError::NotADisk`] and others.
     pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Self, DeviceError> {
         let path = path.as_ref();
         let target = path.display().to_string();
@@ -75,7 +77,8 @@ impl FileDevice {
         Ok(Self { raw, size, sector_bytes, zeroed })
     }
 
-    /// Makes a sparse raw file of `size` bytes and opens it exclusively. Its name is durable after the directory was synced.
+    /// Makes a sparse raw file of `size` bytes and opens it exclusively. Its name is durable after
+    /// the directory was synced.
     ///
     /// # Errors
     /// [`DeviceError::Exists`] and others.

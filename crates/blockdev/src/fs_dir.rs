@@ -4,13 +4,13 @@ use crate::{Action, DeviceError, Dir, File};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 use std::fs::{File as OsFile, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The sector size assumed where the system does not tell: the larger of the usual two, so that a torn sector never
-/// holds a neighbor's bytes.
+/// The sector size assumed where the system does not tell: the larger of the usual two, so that a
+/// torn sector never holds a neighbor's bytes.
 const SECTOR_BYTES_DEFAULT: u32 = 4096;
 
 /// A [`Dir`] in a file system of this machine.
@@ -30,8 +30,8 @@ impl FsDir {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DeviceError> {
         let path = path.as_ref().to_path_buf();
         let fail = |error| DeviceError::from_io(Action::Open, &path.display().to_string(), error);
-        let handle =
-            OpenOptions::new().read(true).custom_flags_directory().open(&path).map_err(fail)?;
+        let flags = (OFlags::DIRECTORY | OFlags::CLOEXEC).bits().cast_signed();
+        let handle = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(fail)?;
         let sector_bytes =
             handle.metadata().map(|m| physical_sector_bytes(m.dev())).map_err(fail)?;
         Ok(Self { path, handle, sector_bytes, poisoned: AtomicBool::new(false) })
@@ -167,18 +167,8 @@ impl Dir for FsDir {
     }
 }
 
-trait DirectoryOnly {
-    fn custom_flags_directory(&mut self) -> &mut Self;
-}
-impl DirectoryOnly for OpenOptions {
-    fn custom_flags_directory(&mut self) -> &mut Self {
-        use std::os::unix::fs::OpenOptionsExt;
-        self.custom_flags((OFlags::DIRECTORY | OFlags::CLOEXEC).bits().cast_signed())
-    }
-}
-
-/// What a power cut can tear on the disk under a file system: its *physical* sector. A disk with 4096-byte sectors
-/// that emulates 512 rewrites all of a sector to change an eighth of it.
+/// What a power cut can tear on the disk under a file system: its *physical* sector. A disk with
+/// 4096-byte sectors that emulates 512 rewrites all of a sector to change an eighth of it.
 fn physical_sector_bytes(device: u64) -> u32 {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let base = format!("/sys/dev/block/{major}:{minor}");
@@ -245,7 +235,8 @@ impl File for FsFile {
         self.raw.check_writable()?;
         match fallocate(self.raw.os(), FallocateFlags::empty(), offset, length) {
             Ok(()) => Ok(()),
-            // No such call in this file system: the length at least, space is then found missing by the write.
+            // No such call in this file system: the length at least, space is then found missing by
+            // the write.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 let end = offset.saturating_add(length);
                 if self.len()? < end { self.set_len(end) } else { Ok(()) }

@@ -1,17 +1,19 @@
 //! Storage that says exactly what is durable: block devices, and directories of flat files.
 //!
-//! Everything above (journal, replicas, images) is written against [`BlockDevice`], [`Dir`] and [`File`], and so runs
-//! unchanged on real disks ([`FileDevice`], [`FsDir`]) and on a simulated one ([`sim`]) that loses power at every point.
+//! Everything above (journal, replicas, images) is written against [`BlockDevice`], [`Dir`] and
+//! [`File`], and so runs unchanged on real disks ([`FileDevice`], [`FsDir`]) and on a simulated one
+//! (`sim`) that loses power at every point.
 //!
 //! # Invariants
 //! * Nothing is durable before the sync that covers it has returned: data by [`File::sync_data`] or
 //!   [`BlockDevice::flush`], names (create, remove, rename) by [`Dir::sync`].
-//! * After a failed sync the handle is *poisoned*: it takes no more writes and no more syncs, because the kernel has
-//!   dropped the pages and a second sync would lie (fault F3). The holder reopens and recovers.
+//! * After a failed sync the handle is *poisoned*: it takes no more writes and no more syncs,
+//!   because the kernel has dropped the pages and a second sync would lie (fault F3). The holder
+//!   reopens and recovers.
 //! * Reads and writes are whole or an error; a short transfer never looks like a complete one.
 //!
 //! # Where to start
-//! [`Dir`] and [`File`] in `dir.rs`; then [`sim::for_each_power_cut`].
+//! [`Dir`] and [`File`] in `dir.rs`; then `sim::for_each_power_cut` (feature `testing`).
 //!
 //! # Deliberately absent
 //! Async: callers put blocking I/O on threads of their own. Caching: the kernel's, or none.

@@ -1,4 +1,5 @@
-//! A file or block device of the operating system, with whole transfers, optional direct I/O and poisoning.
+//! A file or block device of the operating system, with whole transfers, optional direct I/O and
+//! poisoning.
 
 use crate::{Action, DeviceError};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What direct I/O is tried with first: the smallest sector there is.
 const DIRECT_ALIGN_MIN: u64 = 512;
-/// What direct I/O is tried with when 512 is refused: a page, which every file system that can do it accepts.
+/// What direct I/O is tried with when 512 is refused: a page, which every file system that can do
+/// it accepts.
 const DIRECT_ALIGN_MAX: u64 = 4096;
 /// Value of `direct_align` when even pages are refused.
 const DIRECT_OFF: u64 = u64::MAX;
@@ -25,8 +27,8 @@ const ZERO_CHUNK: usize = 1 << 20;
 pub(crate) enum Cache {
     /// All transfers go through the page cache.
     Always,
-    /// Aligned ones bypass it: no copy, and what is read is what the medium holds, which recovery after a failed
-    /// sync depends on (the cache may hold pages that were never written).
+    /// Aligned ones bypass it: no copy, and what is read is what the medium holds, which recovery
+    /// after a failed sync depends on (the cache may hold pages that were never written).
     BypassAligned,
 }
 
@@ -36,7 +38,8 @@ pub(crate) struct RawFile {
     file: OsFile,
     /// The same file opened with `O_DIRECT`.
     direct: Option<OsFile>,
-    /// Alignment that direct transfers need, learnt from refusals; [`DIRECT_OFF`] when they never work.
+    /// Alignment that direct transfers need, learnt from refusals; [`DIRECT_OFF`] when they never
+    /// work.
     direct_align: AtomicU64,
     writable: bool,
     poisoned: AtomicBool,
@@ -129,7 +132,8 @@ impl RawFile {
         for some in parts.chunks(PARTS_MAX) {
             let total: usize = some.iter().map(|part| part.len()).sum();
             let written = self.try_parts(at, some);
-            // What one request did not take is written part by part: writing the same bytes again does no harm.
+            // What one request did not take is written part by part: writing the same bytes again
+            // does no harm.
             if written != total {
                 let mut part_at = at;
                 for part in some {
@@ -159,7 +163,8 @@ impl RawFile {
         rustix::io::pwritev(direct, &slices, offset).unwrap_or(0)
     }
 
-    /// Zeroes a range, keeping (`Keep`) or giving back (`Free`) its space, by the medium's own call where there is one.
+    /// Zeroes a range, keeping (`Keep`) or giving back (`Free`) its space, by the medium's own call
+    /// where there is one.
     pub(crate) fn zero(&self, offset: u64, length: u64, space: Space) -> Result<(), DeviceError> {
         self.check_writable()?;
         // Block devices take whole sectors only; files would bounce the ends anyway.
@@ -220,8 +225,8 @@ impl RawFile {
         Ok(())
     }
 
-    /// Syncs data and length; the first failure poisons the handle for good: the kernel has marked the pages clean,
-    /// so that a second sync would succeed without having written them (fault F3).
+    /// Syncs data and length; the first failure poisons the handle for good: the kernel has marked
+    /// the pages clean, so that a second sync would succeed without having written them (fault F3).
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         self.check_poison()?;
         self.file.sync_data().map_err(|error| {

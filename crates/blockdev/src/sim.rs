@@ -1,5 +1,5 @@
-//! A simulated medium: files and directories in memory that know what is durable, lose power at every point, fail on
-//! order and rot.
+//! A simulated medium: files and directories in memory that know what is durable, lose power at
+//! every point, fail on order and rot.
 //!
 //! ```text
 //! SimMedium ── root() ──► SimDir ──► SimFile      every change is recorded as an [`Op`]
@@ -9,12 +9,16 @@
 //! ```
 //!
 //! # Rules of the medium (fault model F2, F3)
-//! * Every sector written since the last completed sync of its file is old, new or garbage after a cut, each on its own.
-//! * Changes of a file's length, and of names (create, remove, rename), are done or not, each on its own.
-//! * A completed sync of a file makes its content and length durable, not its name; a sync of a directory the reverse.
+//! * Every sector written since the last completed sync of its file is old, new or garbage after a
+//!   cut, each on its own.
+//! * Changes of a file's length, and of names (create, remove, rename), are done or not, each on
+//!   its own.
+//! * A completed sync of a file makes its content and length durable, not its name; a sync of a
+//!   directory the reverse.
 //! * A failed sync leaves any part of what was pending; the handle takes nothing more.
 //!
-//! The promises are indexes into a list that the test keeps: whatever was promised before the cut must hold after it.
+//! The promises are indexes into a list that the test keeps: whatever was promised before the cut
+//! must hold after it.
 
 mod cuts;
 mod fault;

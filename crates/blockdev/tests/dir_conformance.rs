@@ -1,4 +1,5 @@
-//! One suite for every [`Dir`]: what the journal is proven on (the simulated medium) must behave as what it runs on.
+//! One suite for every [`Dir`]: what the journal is proven on (the simulated medium) must behave as
+//! what it runs on.
 
 use landfall_blockdev::sim::SimMedium;
 use landfall_blockdev::{AlignedBuf, DeviceError, Dir, FsDir, NAME_BYTES_MAX};
@@ -88,7 +89,8 @@ fn lengths(dir: &dyn Dir) {
     file.sync_data().expect("sync");
 }
 
-/// Aligned transfers take another path in the kernel than unaligned ones; they must see each other's bytes.
+/// Aligned transfers take another path in the kernel than unaligned ones; they must see each
+/// other's bytes.
 fn aligned_and_unaligned(dir: &dyn Dir) {
     let file = dir.create("mixed").expect("create");
     file.allocate(0, 64 << 10).expect("allocate");

@@ -24,7 +24,8 @@ fn synced_file(medium: &SimMedium, length: u64) -> Arc<dyn File> {
     file
 }
 
-/// Each of three unsynced sectors is old or new on its own: 8 media, before the sync; one, after it.
+/// Each of three unsynced sectors is old or new on its own: 8 media, before the sync; one, after
+/// it.
 #[test]
 fn unsynced_sectors_are_old_or_new_each_on_its_own() {
     let medium = SimMedium::new(512);
@@ -46,7 +47,8 @@ fn unsynced_sectors_are_old_or_new_each_on_its_own() {
     assert_eq!(before.len(), 8);
 }
 
-/// Names are lost or kept on their own until the directory is synced; syncing the file does not help.
+/// Names are lost or kept on their own until the directory is synced; syncing the file does not
+/// help.
 #[test]
 fn unsynced_names_may_be_lost() {
     let medium = SimMedium::new(512);

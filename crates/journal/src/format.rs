@@ -1,6 +1,8 @@
-//! The bytes on disk. Normative: `docs/formats/journal.md`; a change here is a change there and of the golden files.
+//! The bytes on disk. Normative: `docs/formats/journal.md`; a change here is a change there and of
+//! the golden files.
 //!
-//! All integers are little-endian. Every decoder takes any bytes and answers with a value or "not one of ours".
+//! All integers are little-endian. Every decoder takes any bytes and answers with a value or "not
+//! one of ours".
 
 pub(crate) mod codec;
 pub(crate) mod frame;
@@ -13,7 +15,8 @@ mod tests;
 /// Format version of all structures; readers refuse higher ones.
 pub(crate) const VERSION: u16 = 1;
 
-/// Bytes of superblocks and segment headers: they fit into the smallest sector, so that a torn write can't mix two.
+/// Bytes of superblocks and segment headers: they fit into the smallest sector, so that a torn
+/// write can't mix two.
 pub(crate) const BLOCK_BYTES: usize = 512;
 /// Where the CRC of a block stands.
 pub(crate) const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;

@@ -1,5 +1,6 @@
-//! Looks at a log without opening it: for `landfall journal stat|dump|verify`. Reads only, so it can be used beside a
-//! running log (whose end it then sees as it happens to be) and on a log that [`crate::Log::open`] refuses.
+//! Looks at a log without opening it: for `landfall journal stat|dump|verify`. Reads only, so it
+//! can be used beside a running log (whose end it then sees as it happens to be) and on a log that
+//! [`crate::Log::open`] refuses.
 
 use crate::JournalError;
 use crate::format::segment::SegmentHeader;
@@ -172,8 +173,9 @@ impl Problem {
 /// Lists what a directory holds.
 ///
 /// # Errors
-/// [`JournalError::NotALog`], [`JournalError::Corrupt`] when no superblock is intact, [`JournalError::Version`], storage
-/// errors. Damage elsewhere is not an error: it is in the listing.
+/// [`JournalError::NotALog`], [`JournalError::Corrupt`] when no superblock is intact,
+/// [`JournalError::Version`], storage errors. Damage elsewhere is not an error: it is in the
+/// listing.
 pub fn inspect(dir: &dyn Dir, depth: Depth) -> Result<Inspection, JournalError> {
     let slots = read_slots(dir)?;
     let (superblock, label) = superblock(dir)?;
@@ -298,7 +300,8 @@ impl Inspection {
         self.segments.last().map_or(self.base, SegmentInspection::last)
     }
 
-    /// Everything that is not as it should be. Payloads count only where they were looked at ([`Depth::Payloads`]).
+    /// Everything that is not as it should be. Payloads count only where they were looked at
+    /// ([`Depth::Payloads`]).
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();

@@ -1,6 +1,6 @@
-//! The ordered log of writes on disk: appended in LSN order, acknowledged after a group flush, recovered after any
-//! power cut, trimmed by whole segments. Used by a master target for replicas and branches, and by a process server
-//! as spool. Normative format: `docs/formats/journal.md`.
+//! The ordered log of writes on disk: appended in LSN order, acknowledged after a group flush,
+//! recovered after any power cut, trimmed by whole segments. Used by a master target for replicas
+//! and branches, and by a process server as spool. Normative format: `docs/formats/journal.md`.
 //!
 //! ```text
 //! append ──► open frame (memory) ──► flush: frames written, one fdatasync ──► durable
@@ -11,7 +11,8 @@
 //! # Invariants
 //! * What [`Log::flush`] has reported durable is there after any power cut, or [`Log::open`] says
 //!   [`JournalError::Corrupt`]; it is never cut off silently.
-//! * What was not reported durable is there as a prefix, or not at all: no hole, no record of an earlier use of the disk.
+//! * What was not reported durable is there as a prefix, or not at all: no hole, no record of an
+//!   earlier use of the disk.
 //! * A cut made by recovery is durable before the first append after it.
 //! * Space is used again only after the superblock that gives it up is durable.
 //!
@@ -21,8 +22,6 @@
 //! # Deliberately absent
 //! Rewriting: a log is never truncated but by recovery, and a record is never changed.
 
-#[cfg(feature = "bench")]
-pub mod bench;
 mod bugs;
 mod error;
 mod format;

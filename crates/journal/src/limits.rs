@@ -6,18 +6,19 @@ use crate::JournalError;
 pub(crate) const SEGMENT_SECTORS_MIN: u64 = 8;
 /// Most bytes of a segment: offsets within are 32 bits, and its index must fit into memory.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// Payload bytes after which a frame is full: two records of the largest size, so that one lost sector costs little
-/// and a sender's message holds a frame.
+/// Payload bytes after which a frame is full: two records of the largest size, so that one lost
+/// sector costs little and a sender's message holds a frame.
 pub(crate) const FRAME_PAYLOAD_MAX: usize = 512 << 10;
 /// Most records of a frame: its table stays below 64 KiB.
 pub(crate) const FRAME_RECORDS_MAX: usize = 2000;
 /// Appended bytes that may wait for a flush; beyond, an append flushes first.
 pub(crate) const PENDING_BYTES_MAX: u64 = 32 << 20;
-/// Bytes of complete frames that are written without waiting for a flush: one large request, and memory that is used again
-/// while it is in the processor's cache. (A quarter of a segment where that is less.)
+/// Bytes of complete frames that are written without waiting for a flush: one large request, and
+/// memory that is used again while it is in the processor's cache. (A quarter of a segment where
+/// that is less.)
 pub(crate) const WRITE_BEHIND_BYTES: u64 = 2 << 20;
-/// Emptied segment files that are kept to be written again: writing over them needs no new space and, after a
-/// trim, no work of the file system.
+/// Emptied segment files that are kept to be written again: writing over them needs no new space
+/// and, after a trim, no work of the file system.
 pub(crate) const SPARE_FILES_MAX: usize = 2;
 /// Records between two chains held in memory: the chain in between is hashed again from there.
 pub(crate) const CHECKPOINT_RECORDS: usize = 64;

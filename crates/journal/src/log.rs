@@ -23,10 +23,12 @@ mod trim;
 /// What [`Log::on_durable`] takes.
 type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
-/// An open log: the only writer of its directory. All methods may be called from any thread; those that do I/O block.
+/// An open log: the only writer of its directory. All methods may be called from any thread; those
+/// that do I/O block.
 ///
 /// # Locks
-/// In this order: `appending` (one append or roll at a time, held across I/O), `superblock` (held across its I/O),
+/// In this order: `appending` (one append or roll at a time, held across I/O), `superblock` (held
+/// across its I/O),
 /// `state` (never held across I/O), `listeners`.
 pub struct Log {
     dir: Arc<dyn Dir>,
@@ -53,19 +55,22 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Makes a new log in an empty directory (or one where making a log was cut off), durable when this returns.
+    /// Makes a new log in an empty directory (or one where making a log was cut off), durable when
+    /// this returns.
     ///
     /// # Errors
-    /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`], storage errors.
+    /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`], storage
+    /// errors.
     pub fn create(dir: Arc<dyn Dir>, config: LogConfig) -> Result<Self, JournalError> {
         create::create(dir, &config, Bugs::default())
     }
 
-    /// Opens a log and recovers it: what was acknowledged is there, what was not may have been cut off.
+    /// Opens a log and recovers it: what was acknowledged is there, what was not may have been cut
+    /// off.
     ///
     /// # Errors
-    /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing), [`JournalError::Version`],
-    /// storage errors.
+    /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing),
+    /// [`JournalError::Version`], storage errors.
     pub fn open(dir: Arc<dyn Dir>) -> Result<(Self, RecoveryReport), JournalError> {
         create::open(dir, Bugs::default())
     }
@@ -106,25 +111,28 @@ impl Log {
         self.replica
     }
 
-    /// Appends records with LSNs from `tail + 1` on, without gaps. Not durable before [`Log::flush`]. An empty slice is
-    /// no error.
+    /// Appends records with LSNs from `tail + 1` on, without gaps. Not durable before
+    /// [`Log::flush`]. An empty slice is no error.
     ///
-    /// All or nothing where the records fit into one segment; of more, a prefix may have been taken when it fails, and
+    /// All or nothing where the records fit into one segment; of more, a prefix may have been taken
+    /// when it fails, and
     /// [`Log::tail`] says how much.
     ///
     /// # Errors
-    /// [`JournalError::NotNext`], [`JournalError::Record`], [`JournalError::Control`], [`JournalError::Fenced`],
-    /// [`JournalError::TooLong`], [`JournalError::Full`] (try again when there is room), [`JournalError::Poisoned`],
-    /// storage errors.
+    /// [`JournalError::NotNext`], [`JournalError::Record`], [`JournalError::Control`],
+    /// [`JournalError::Fenced`],
+    /// [`JournalError::TooLong`], [`JournalError::Full`] (try again when there is room),
+    /// [`JournalError::Poisoned`], storage errors.
     pub fn append(&self, stamp: Stamp, records: &[Record]) -> Result<(), JournalError> {
         let controls = append::check_records(records)?;
         let guard = lock(&self.appending);
         self.append_checked(&guard, &stamp, records, controls)
     }
 
-    /// Appends what `build` makes of the tail, with nothing appended in between: for producers whose records get their
-    /// LSN here (a branch's writes, catch-up; trap T-2). `build` may read this log, but not append to it or trim it.
-    /// Returns the position after the append and whatever `build` returned beside the records.
+    /// Appends what `build` makes of the tail, with nothing appended in between: for producers
+    /// whose records get their LSN here (a branch's writes, catch-up; trap T-2). `build` may read
+    /// this log, but not append to it or trim it. Returns the position after the append and
+    /// whatever `build` returned beside the records.
     ///
     /// # Errors
     /// As [`Log::append`], or what `build` returns.
@@ -139,12 +147,12 @@ impl Log {
         Ok((self.tail(), extra))
     }
 
-    /// Makes everything durable that was appended before this call, and returns the durable position.
-    /// Concurrent callers share one flush.
+    /// Makes everything durable that was appended before this call, and returns the durable
+    /// position. Concurrent callers share one flush.
     ///
     /// # Errors
-    /// [`JournalError::Full`] (nothing is lost; flush again when there is room), [`JournalError::Poisoned`], storage errors
-    /// (which poison the log).
+    /// [`JournalError::Full`] (nothing is lost; flush again when there is room),
+    /// [`JournalError::Poisoned`], storage errors (which poison the log).
     pub fn flush(&self) -> Result<Position, JournalError> {
         let target = self.state().tail().lsn;
         self.flush_through(target)
@@ -162,8 +170,9 @@ impl Log {
         self.flush_through(lsn)
     }
 
-    /// Calls `listener` after each advance of the durable position, from the flushing thread and with positions that
-    /// never go back: it must not block and must not call this log's writing methods. It stays for the life of the log.
+    /// Calls `listener` after each advance of the durable position, from the flushing thread and
+    /// with positions that never go back: it must not block and must not call this log's writing
+    /// methods. It stays for the life of the log.
     pub fn on_durable(&self, listener: Box<dyn Fn(Position) + Send + Sync>) {
         lock(&self.listeners).push(listener);
     }
@@ -191,11 +200,12 @@ impl Log {
         self.state().segment_of(lsn)?.table.position_at(lsn)
     }
 
-    /// Headers and places of the records after `after` up to and including `through`, in order. No I/O.
+    /// Headers and places of the records after `after` up to and including `through`, in order. No
+    /// I/O.
     ///
     /// # Errors
-    /// [`JournalError::Trimmed`] when `after` lies before the base, [`JournalError::Beyond`] when `through` lies
-    /// behind the tail.
+    /// [`JournalError::Trimmed`] when `after` lies before the base, [`JournalError::Beyond`] when
+    /// `through` lies behind the tail.
     pub fn entries(&self, after: Lsn, through: Lsn) -> Result<Vec<Entry>, JournalError> {
         self.entries_between(after, through)
     }
@@ -208,10 +218,11 @@ impl Log {
         self.read_payload(entry)
     }
 
-    /// *Durable* records from `from` on, of one epoch and one incarnation: whole frames, at least one (of at most 512 KiB
-    /// payload and 2000 records, less where `from` lies within), further ones while all stay below `bytes_max`.
-    /// `None` when there is none. What is not durable is never sent: a receiver must not be ahead of its sender after a
-    /// power cut (trap T-1).
+    /// *Durable* records from `from` on, of one epoch and one incarnation: whole frames, at least
+    /// one (of at most 512 KiB payload and 2000 records, less where `from` lies within), further
+    /// ones while all stay below `bytes_max`.
+    /// `None` when there is none. What is not durable is never sent: a receiver must not be ahead
+    /// of its sender after a power cut (trap T-1).
     ///
     /// # Errors
     /// [`JournalError::Trimmed`], [`JournalError::Corrupt`], storage errors.
@@ -226,8 +237,9 @@ impl Log {
         state.segments.iter().flat_map(|segment| segment.table.controls()).cloned().collect()
     }
 
-    /// Forgets whole segments that hold nothing behind `through`; the superblock says so durably before their space
-    /// is used again. Returns the new base. The segment being written always stays.
+    /// Forgets whole segments that hold nothing behind `through`; the superblock says so durably
+    /// before their space is used again. Returns the new base. The segment being written always
+    /// stays.
     ///
     /// # Errors
     /// Storage errors, which poison the log.
@@ -267,8 +279,9 @@ impl Log {
         self.state().segments.len()
     }
 
-    /// Flushes, and notes durably where the log ends, so that a missing end is known as corruption from now on.
-    /// Dropping a log without this is no error: recovery then decides by what it finds.
+    /// Flushes, and notes durably where the log ends, so that a missing end is known as corruption
+    /// from now on. Dropping a log without this is no error: recovery then decides by what it
+    /// finds.
     ///
     /// # Errors
     /// As [`Log::flush`].
@@ -285,7 +298,8 @@ impl Log {
         lock(&self.state)
     }
 
-    /// An error that leaves it unknown what the medium holds ends this log object: [`Log::open`] finds out.
+    /// An error that leaves it unknown what the medium holds ends this log object: [`Log::open`]
+    /// finds out.
     fn poison(&self, error: JournalError) -> JournalError {
         if !matches!(error, JournalError::Full { .. }) {
             self.state().poisoned = true;
@@ -304,7 +318,8 @@ impl Log {
     }
 }
 
-/// A panic elsewhere leaves nothing half-done behind these locks: every change is made in one go after its I/O.
+/// A panic elsewhere leaves nothing half-done behind these locks: every change is made in one go
+/// after its I/O.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! Opening a log: find out what is there, decide by the tables of [`decide`], make the result durable.
+//! Opening a log: find out what is there, decide by the tables of [`decide`], make the result
+//! durable.
 //!
-//! Nothing is written before the decision, and what is written can be done again: a crash at any point of a recovery
-//! leads to the same decision in the next one.
+//! Nothing is written before the decision, and what is written can be done again: a crash at any
+//! point of a recovery leads to the same decision in the next one.
 
 pub(crate) mod decide;
 pub(crate) mod scan;
@@ -78,8 +79,8 @@ pub(crate) fn recover(dir: &dyn Dir) -> Result<Recovered, JournalError> {
     Ok(Recovered { superblock, segments, spares, next_slot, report })
 }
 
-/// After a crash of the process alone (no power cut) what was read may stand in the system's memory only: before anyone is
-/// told that it is durable, it is made so, names included.
+/// After a crash of the process alone (no power cut) what was read may stand in the system's memory
+/// only: before anyone is told that it is durable, it is made so, names included.
 fn make_durable(
     dir: &dyn Dir,
     segments: &VecDeque<Segment>,
@@ -204,8 +205,9 @@ fn live_segments(
     }
 }
 
-/// Whether a file that is no kept segment by its first sector holds a frame of one. A frame is written only when the
-/// header is durable: such a header has rotted, and with it everything in the segment would be forgotten silently.
+/// Whether a file that is no kept segment by its first sector holds a frame of one. A frame is
+/// written only when the header is durable: such a header has rotted, and with it everything in the
+/// segment would be forgotten silently.
 fn header_lost(others: &[SlotFile], superblock: &Superblock) -> Result<bool, JournalError> {
     for slot in others {
         let fail = || JournalError::device("look for lost segments");
@@ -300,8 +302,8 @@ fn scan_last(
     let fail = || JournalError::device("read the last segment");
     let mut window = Window::new(file).map_err(fail())?;
     let mut scan = scan::frames(&mut window, header, Lsn::MAX).map_err(fail())?;
-    // Whatever proves that records were durable: superblock, the segment's existence, and every frame that was written
-    // after them, those behind a hole included.
+    // Whatever proves that records were durable: superblock, the segment's existence, and every
+    // frame that was written after them, those behind a hole included.
     let behind = scan::beyond(&mut window, header, scan.end).map_err(fail())?;
     let floor = scan
         .frames
@@ -319,7 +321,8 @@ fn scan_last(
     }
 }
 
-/// The table from the index of a sealed segment, and where the frames end; `None` where there is no intact one.
+/// The table from the index of a sealed segment, and where the frames end; `None` where there is no
+/// intact one.
 pub(crate) fn load_index(
     file: &dyn File,
     header: &SegmentHeader,

@@ -96,11 +96,12 @@ fn relation(first: &Superblock, second: &Superblock) -> CopyRelation {
 }
 
 impl SuperblockFile {
-    /// Makes the file with its first content; with it the log exists. Everything that it refers to is durable before.
+    /// Makes the file with its first content; with it the log exists. Everything that it refers to
+    /// is durable before.
     pub(crate) fn create(dir: &dyn Dir, superblock: Superblock) -> Result<Self, JournalError> {
         const DOING: &str = "create the superblock";
-        // Of an earlier creation that was cut off a torn copy may be there: beside a torn new one it would say
-        // "corrupt" where nothing was ever promised.
+        // Of an earlier creation that was cut off a torn copy may be there: beside a torn new one
+        // it would say "corrupt" where nothing was ever promised.
         match dir.remove(FILE_NAME) {
             Ok(()) => dir.sync().map_err(JournalError::device(DOING))?,
             Err(DeviceError::NotFound { .. }) => {}
@@ -119,8 +120,8 @@ impl SuperblockFile {
         &self.current
     }
 
-    /// Makes `change` durable in both copies, one after the other: at every moment one of them is intact, and space that
-    /// the new one gives up is not touched before both are new.
+    /// Makes `change` durable in both copies, one after the other: at every moment one of them is
+    /// intact, and space that the new one gives up is not touched before both are new.
     pub(crate) fn update(
         &mut self,
         change: impl FnOnce(&mut Superblock),
@@ -154,7 +155,8 @@ impl SuperblockFile {
         Ok(())
     }
 
-    /// Makes durable what is there already: after a crash of the process alone, the system may hold it in memory only.
+    /// Makes durable what is there already: after a crash of the process alone, the system may hold
+    /// it in memory only.
     pub(crate) fn sync(&self) -> Result<(), JournalError> {
         self.file.sync_data().map_err(JournalError::device("sync the superblock"))
     }

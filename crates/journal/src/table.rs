@@ -188,7 +188,8 @@ impl Table {
         }
         let index = self.frame_of(count - 1);
         let frame = &self.frames[index];
-        // The frame's source position holds after its last record only; before, the one of the frame before.
+        // The frame's source position holds after its last record only; before, the one of the
+        // frame before.
         let source_position = if self.frame_end(index) == count {
             frame.source_position
         } else {

@@ -13,12 +13,14 @@ pub struct LogConfig {
     pub base: Lsn,
     /// The chain at `base`.
     pub base_chain: Chain,
-    /// Size of a segment file in bytes; [`LogConfig::SEGMENT_BYTES_DEFAULT`] unless there is a reason.
+    /// Size of a segment file in bytes; [`LogConfig::SEGMENT_BYTES_DEFAULT`] unless there is a
+    /// reason.
     pub segment_bytes: u64,
 }
 
 impl LogConfig {
-    /// 64 MiB: large enough that a roll (two syncs) is rare, small enough that trimming follows the retention closely.
+    /// 64 MiB: large enough that a roll (two syncs) is rare, small enough that trimming follows the
+    /// retention closely.
     pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 }
 
@@ -29,7 +31,8 @@ pub struct Stamp {
     pub epoch: Epoch,
     /// The producer's run.
     pub incarnation: Incarnation,
-    /// The producer's own position after the last of the records (for an agent: the ring's), 0 where it has none.
+    /// The producer's own position after the last of the records (for an agent: the ring's), 0
+    /// where it has none.
     pub source_position: u64,
 }
 
@@ -48,7 +51,8 @@ pub struct Position {
     pub source_position: u64,
 }
 
-/// Where a record's payload stands. Good for the [`Log`] that gave it, until that record is trimmed.
+/// Where a record's payload stands. Good for the [`crate::Log`] that gave it, until that record is
+/// trimmed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Location {
     /// Sequence number of the segment.
@@ -124,12 +128,14 @@ pub struct RecoveryReport {
     pub superblock_repaired: bool,
 }
 
-/// What recovery decided about the end of the log (a row of the decision table in `docs/formats/journal.md`).
+/// What recovery decided about the end of the log (a row of the decision table in
+/// `docs/formats/journal.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TailVerdict {
     /// It ends cleanly: appending goes on behind the last frame.
     Ends,
-    /// Something lay behind the last good frame that had never been acknowledged: it was cut off for good.
+    /// Something lay behind the last good frame that had never been acknowledged: it was cut off
+    /// for good.
     Torn {
         /// Where the torn part began, bytes from the segment's start.
         at: u64,

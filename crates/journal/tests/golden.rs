@@ -1,4 +1,5 @@
-//! Bytes that were written once and must be read for ever: a log, and the vectors of `docs/formats/records.md`.
+//! Bytes that were written once and must be read for ever: a log, and the vectors of
+//! `docs/formats/records.md`.
 //!
 //! `LANDFALL_WRITE_GOLDEN=1` writes the log anew, after a deliberate change of the format.
 
@@ -105,8 +106,8 @@ fn the_log_of_version_1_is_read() {
     assert_eq!(log.controls(), [(Lsn::new(14), marker())]);
 }
 
-/// Some fields of each structure at the offsets that `docs/formats/journal.md` gives, so that writer and reader can't change
-/// together unnoticed.
+/// Some fields of each structure at the offsets that `docs/formats/journal.md` gives, so that
+/// writer and reader can't change together unnoticed.
 #[test]
 fn fields_stand_where_the_document_says() {
     let read = |name: &str| std::fs::read(directory().join(name)).expect("read");

@@ -1,6 +1,8 @@
-//! `kill -9` of a process that writes a log (fault F1): what it has said is durable is there, and exactly that history.
+//! `kill -9` of a process that writes a log (fault F1): what it has said is durable is there, and
+//! exactly that history.
 //!
-//! The test program starts itself as the process to be killed, so it has a `main` of its own. More rounds by
+//! The test program starts itself as the process to be killed, so it has a `main` of its own. More
+//! rounds by
 //! `LANDFALL_TEST_KILLS`; the seed by `SEED`.
 
 use landfall_blockdev::FsDir;

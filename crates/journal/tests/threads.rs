@@ -1,4 +1,5 @@
-//! Many threads on one log, on a real file system: order, durability and reading while it is written and trimmed.
+//! Many threads on one log, on a real file system: order, durability and reading while it is
+//! written and trimmed.
 
 use landfall_blockdev::FsDir;
 use landfall_journal::{JournalError, Log, LogConfig, Position, Stamp};
@@ -52,8 +53,9 @@ fn append_one(log: &Log) -> Result<Position, JournalError> {
     Ok(position)
 }
 
-/// Every acknowledged append is there after reopening, in one order without gaps; listeners hear positions that only rise;
-/// readers never see anything but what was written, also while segments are trimmed and their files used again.
+/// Every acknowledged append is there after reopening, in one order without gaps; listeners hear
+/// positions that only rise; readers never see anything but what was written, also while segments
+/// are trimmed and their files used again.
 #[test]
 fn appends_flushes_reads_and_trims_at_once() {
     let temp = tempfile::tempdir().expect("tempdir");

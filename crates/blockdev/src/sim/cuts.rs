@@ -8,13 +8,13 @@ use crate::sim::trace::{Op, Trace};
 /// How thoroughly cuts are tried.
 #[derive(Clone, Copy, Debug)]
 pub struct CutOptions {
-    /// Up to so many pending changes, all subsets of them are tried; beyond: none, all, each alone, all but one,
-    /// prefixes, suffixes and `masks_random` random ones.
+    /// Up to so many pending changes, all subsets of them are tried; beyond: none, all, each alone,
+    /// all but one, prefixes, suffixes and `masks_random` random ones.
     pub exhaustive_max: u32,
     /// How many random subsets beyond that.
     pub masks_random: u32,
-    /// Whether sectors that were being written may also hold garbage: each alone (beside all and beside none of the
-    /// others), and in random mixes.
+    /// Whether sectors that were being written may also hold garbage: each alone (beside all and
+    /// beside none of the others), and in random mixes.
     pub garbage: bool,
     /// For the random subsets.
     pub seed: u64,
@@ -37,7 +37,8 @@ pub struct Cut {
     pub promises: usize,
     /// The step before which the power went (an index into [`Trace::ops`]); for messages.
     pub step: usize,
-    /// Which pending changes are done (`1`), not done (`0`) or garbage (`x`), in order; for messages.
+    /// Which pending changes are done (`1`), not done (`0`) or garbage (`x`), in order; for
+    /// messages.
     pub mask: String,
 }
 
@@ -61,8 +62,9 @@ enum Fate {
 
 /// Calls `check` with every medium that a power cut at any point of the recorded run may leave.
 ///
-/// The power goes before every sync, before and after every promise, and at the end: a cut at any other point leaves a medium that
-/// one of these leaves too. `check` panics when a promise is broken.
+/// The power goes before every sync, before and after every promise, and at the end: a cut at any
+/// other point leaves a medium that one of these leaves too. `check` panics when a promise is
+/// broken.
 pub fn for_each_power_cut(
     trace: &Trace,
     options: CutOptions,
@@ -95,7 +97,8 @@ pub fn for_each_power_cut(
                 run.durable.files.insert(*file, content.clone());
             }
             Op::Promise => {
-                // Before it too: an order that breaks an older promise may be covered by the new one.
+                // Before it too: an order that breaks an older promise may be covered by the new
+                // one.
                 run.cut(step);
                 run.promises += 1;
                 run.cut(step + 1);

@@ -3,7 +3,8 @@
 pub enum Fault {
     /// The operation fails with EIO and has no effect.
     Io,
-    /// It fails for lack of room and has no effect; only what needs room (create, write, lengthen, allocate).
+    /// It fails for lack of room and has no effect; only what needs room (create, write, lengthen,
+    /// allocate).
     Full,
     /// A write stops half-way: its first half is written, the call fails with EIO.
     Short,

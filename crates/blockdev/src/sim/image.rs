@@ -1,4 +1,5 @@
-//! What a medium holds: directories, names and bytes. Cheap to copy; contents are shared until changed.
+//! What a medium holds: directories, names and bytes. Cheap to copy; contents are shared until
+//! changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +106,8 @@ impl Image {
         }
     }
 
-    /// A sector that was being written when the power went may hold anything, its neighbors' bytes included.
+    /// A sector that was being written when the power went may hold anything, its neighbors' bytes
+    /// included.
     pub(crate) fn apply_garbage(&mut self, atom: &Atom, sector_bytes: u64, garbage: &[u8]) {
         let Atom::Sector { file, offset, .. } = atom else { return self.apply(atom) };
         let start = offset / sector_bytes * sector_bytes;

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A simulated medium. Clones are the same medium; [`SimMedium::fork`] makes another one with the same content.
+/// A simulated medium. Clones are the same medium; [`SimMedium::fork`] makes another one with the
+/// same content.
 #[derive(Clone, Debug)]
 pub struct SimMedium(Arc<Mutex<State>>);
 
@@ -60,8 +61,9 @@ impl SimMedium {
         Arc::new(SimDir { medium: self.clone(), id: ROOT, poisoned: AtomicBool::new(false) })
     }
 
-    /// Records that the code under test has just promised something (an acknowledgement, a trim, a recovery's result).
-    /// The test keeps what it was: a [`crate::sim::Cut`] says how many promises had been made before it.
+    /// Records that the code under test has just promised something (an acknowledgement, a trim, a
+    /// recovery's result). The test keeps what it was: a [`crate::sim::Cut`] says how many promises
+    /// had been made before it.
     pub fn promise(&self) {
         self.lock().trace.ops.push(Op::Promise);
     }
@@ -72,7 +74,8 @@ impl SimMedium {
         self.lock().trace.clone()
     }
 
-    /// Forgets the recording; what is pending stays so, and stands at the begin of the new recording.
+    /// Forgets the recording; what is pending stays so, and stands at the begin of the new
+    /// recording.
     pub fn restart_trace(&self) {
         let mut state = self.lock();
         state.trace = Trace {
@@ -203,8 +206,8 @@ impl State {
         self.trace.ops.push(Op::SyncDir(dir));
     }
 
-    /// Any part of what was pending reaches the medium, the rest is lost, and programs see what the medium holds:
-    /// the kernel drops the pages of a failed write-back.
+    /// Any part of what was pending reaches the medium, the rest is lost, and programs see what the
+    /// medium holds: the kernel drops the pages of a failed write-back.
     fn sync_failed(&mut self, file: FileId) {
         let (lost, kept) =
             std::mem::take(&mut self.pending).into_iter().partition(|a| a.file() == Some(file));

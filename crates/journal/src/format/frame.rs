@@ -10,7 +10,8 @@ const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 
 /// The fixed part of a frame: some records of one epoch and one incarnation, written at once.
 ///
-/// Behind it: the payloads of all records without gaps, then the table of their headers, then zeroes to the next sector.
+/// Behind it: the payloads of all records without gaps, then the table of their headers, then
+/// zeroes to the next sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameHeader {
     pub(crate) segment: u64,
@@ -21,7 +22,8 @@ pub(crate) struct FrameHeader {
     pub(crate) payload_bytes: u32,
     pub(crate) table_crc: u32,
     pub(crate) first: Lsn,
-    /// Every record up to here was durable when this frame was written: where one is missing, the log is corrupt.
+    /// Every record up to here was durable when this frame was written: where one is missing, the
+    /// log is corrupt.
     pub(crate) floor: Lsn,
     pub(crate) epoch: Epoch,
     pub(crate) incarnation: Incarnation,
@@ -55,7 +57,8 @@ impl FrameHeader {
         block
     }
 
-    /// `None` for anything that is not an intact frame header at `offset` of the segment with this salt.
+    /// `None` for anything that is not an intact frame header at `offset` of the segment with this
+    /// salt.
     pub(crate) fn decode(
         block: &[u8; FRAME_HEADER_BYTES],
         segment: u64,
@@ -127,7 +130,8 @@ impl FrameHeader {
         self.first.plus(self.records as u64 - 1)
     }
 
-    /// The record headers from the bytes of the table, when checksum, positions, lengths and chain all fit.
+    /// The record headers from the bytes of the table, when checksum, positions, lengths and chain
+    /// all fit.
     pub(crate) fn decode_table(&self, table: &[u8]) -> Option<Vec<RecordHeader>> {
         if table.len() != self.table_bytes() || crc32c::crc32c(table) != self.table_crc {
             return None;

@@ -1,4 +1,5 @@
-//! The index of a sealed segment: its record table in two orders, its frames, and its control records.
+//! The index of a sealed segment: its record table in two orders, its frames, and its control
+//! records.
 
 use crate::Position;
 use crate::format::VERSION;
@@ -114,7 +115,8 @@ fn encode_body(table: &Table, controls: &[(u32, bytes::Bytes)], body: &mut [u8])
     debug_assert_eq!(writer.at(), body.len());
 }
 
-/// The table of the segment that begins at `base`; `None` for anything that [`encode`] did not make for this place.
+/// The table of the segment that begins at `base`; `None` for anything that [`encode`] did not make
+/// for this place.
 pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<Table> {
     let (head, body) = bytes.split_at_checked(INDEX_HEADER_BYTES)?;
     let mut crc = [0; 4];
@@ -147,8 +149,8 @@ pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<
     Some(Table::from_parts(base, parts))
 }
 
-/// The CRC has shown that it is what was written; the checks here are against a defect of the writer, and keep every
-/// later use of the table free of panics.
+/// The CRC has shown that it is what was written; the checks here are against a defect of the
+/// writer, and keep every later use of the table free of panics.
 fn decode_body(
     body: &[u8],
     size: IndexSize,

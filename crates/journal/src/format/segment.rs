@@ -7,8 +7,8 @@ use landfall_types::LogId;
 const MAGIC: &[u8; 8] = b"LFLOGSEG";
 const TRAILER_MAGIC: &[u8; 8] = b"LFLOGEND";
 
-/// The first sector of a segment file. Written and synced only when everything up to `base` is durable: its existence
-/// proves that.
+/// The first sector of a segment file. Written and synced only when everything up to `base` is
+/// durable: its existence proves that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
     pub(crate) sector_bytes: u32,

@@ -1,4 +1,5 @@
-//! Decoders take any bytes: random ones, and good ones with a few bytes changed whose checksums fit again.
+//! Decoders take any bytes: random ones, and good ones with a few bytes changed whose checksums fit
+//! again.
 
 use crate::Position;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};

@@ -77,8 +77,9 @@ impl Log {
         Ok(())
     }
 
-    /// How many of the records go into the last segment now. None when all of them would fit into a new one: an append is
-    /// split only where it must be, so that it fails as a whole or not at all.
+    /// How many of the records go into the last segment now. None when all of them would fit into a
+    /// new one: an append is split only where it must be, so that it fails as a whole or not at
+    /// all.
     fn fitting(&self, stamp: &Stamp, records: &[Record]) -> Result<usize, JournalError> {
         let here = self.state().fitting(records, stamp, self.segment_bytes);
         if here == records.len() {
@@ -99,15 +100,16 @@ impl Log {
     pub(super) fn tell_listeners(&self) {
         let listeners = lock(&self.listeners);
         if !listeners.is_empty() {
-            // Read under the listeners' lock, so that no one is told an older position after a newer one.
+            // Read under the listeners' lock, so that no one is told an older position after a
+            // newer one.
             let durable = self.durable();
             listeners.iter().for_each(|listener| listener(durable));
         }
     }
 }
 
-/// How many of the records are taken before what is complete may be written: a large append goes to the disk while it is
-/// being copied.
+/// How many of the records are taken before what is complete may be written: a large append goes to
+/// the disk while it is being copied.
 fn piece(records: &[Record]) -> usize {
     let mut bytes = 0;
     let whole = records.iter().position(|record| {

@@ -1,4 +1,5 @@
-//! How records are laid out in frames and whether they fit: the same arithmetic for planning and for doing.
+//! How records are laid out in frames and whether they fit: the same arithmetic for planning and
+//! for doing.
 
 use crate::format::align_up;
 use crate::format::frame::FRAME_HEADER_BYTES;

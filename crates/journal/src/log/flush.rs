@@ -7,8 +7,9 @@ use landfall_types::Lsn;
 use std::sync::{Arc, PoisonError};
 
 impl Log {
-    /// Group commit: whoever finds no flush in progress flushes all that was appended; the others wait for it and look
-    /// again. One flush at a time, so that positions become durable in the order of LSNs.
+    /// Group commit: whoever finds no flush in progress flushes all that was appended; the others
+    /// wait for it and look again. One flush at a time, so that positions become durable in the
+    /// order of LSNs.
     pub(super) fn flush_through(&self, target: Lsn) -> Result<Position, JournalError> {
         let mut state = self.state();
         loop {
@@ -41,8 +42,8 @@ impl Log {
         Ok(durable)
     }
 
-    /// Writes complete frames when there are many, without making them durable: their memory is free for the next ones, and
-    /// the flush has less to do. Called while appending.
+    /// Writes complete frames when there are many, without making them durable: their memory is
+    /// free for the next ones, and the flush has less to do. Called while appending.
     pub(super) fn write_behind(&self) -> Result<(), JournalError> {
         let limit = limits::WRITE_BEHIND_BYTES.min(self.segment_bytes / 4);
         let mut state = self.state();
@@ -62,9 +63,9 @@ impl Log {
         }
     }
 
-    /// Writes the frames that are complete now, and returns the position after all that is written. Only the thread that
-    /// has set `flushing` calls this. Without room nothing is lost: the frames stay in memory, and are written again, the
-    /// same bytes to the same place, by the next one.
+    /// Writes the frames that are complete now, and returns the position after all that is written.
+    /// Only the thread that has set `flushing` calls this. Without room nothing is lost: the frames
+    /// stay in memory, and are written again, the same bytes to the same place, by the next one.
     pub(super) fn write_pending(&self, file: &dyn File) -> Result<Position, JournalError> {
         let frames: Vec<Arc<Frame>> = self.state().pending.iter().cloned().collect();
         // Frames lie one behind the other.

@@ -71,7 +71,8 @@ impl Log {
         Ok(Bytes::from(buf))
     }
 
-    /// What was read is not what was written: rot, or the segment was trimmed meanwhile and its file used again.
+    /// What was read is not what was written: rot, or the segment was trimmed meanwhile and its
+    /// file used again.
     fn unreadable(&self, entry: &Entry) -> JournalError {
         let state = self.state();
         if state.segment(entry.location.segment).is_none() {

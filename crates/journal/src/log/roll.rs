@@ -23,8 +23,9 @@ struct Slot {
 impl Log {
     /// Begins a new segment. The guard proves that nobody appends meanwhile.
     ///
-    /// Order: all frames of the old segment durable, its index, the new segment's header. The header's existence proves
-    /// the old segment complete; were it first, a power cut could leave a segment whose predecessor has a hole.
+    /// Order: all frames of the old segment durable, its index, the new segment's header. The
+    /// header's existence proves the old segment complete; were it first, a power cut could leave a
+    /// segment whose predecessor has a hole.
     pub(super) fn roll(&self, _appending: &MutexGuard<'_, ()>) -> Result<(), JournalError> {
         if self.bugs.has(SeededBug::RollBeforeFlush) {
             return self.roll_before_flush();
@@ -39,8 +40,8 @@ impl Log {
         }
         self.begin_segment(base)?;
         if was == SegmentState::Torn {
-            // Only now: the index lies where the torn tail was, and until the new header is durable recovery needs to
-            // find the same tail again.
+            // Only now: the index lies where the torn tail was, and until the new header is durable
+            // recovery needs to find the same tail again.
             self.seal_cut(old);
         }
         Ok(())
@@ -53,9 +54,11 @@ impl Log {
         Ok(())
     }
 
-    /// An index for a segment that was cut: saves reading its frames at each opening, and nothing depends on it.
+    /// An index for a segment that was cut: saves reading its frames at each opening, and nothing
+    /// depends on it.
     fn seal_cut(&self, sequence: u64) {
-        // A trim may have taken the segment meanwhile; its file is not used again before the next roll.
+        // A trim may have taken the segment meanwhile; its file is not used again before the next
+        // roll.
         let Some(sealing) = self.state().segment(sequence).map(Sealing::of) else { return };
         if let Err(error) = write_index(&sealing, self.segment_bytes) {
             tracing::warn!(%error, "no index for a segment that was cut");
@@ -73,7 +76,8 @@ impl Log {
             base,
         };
         if let Err(error) = write_header(&*file, &header) {
-            // Without room the file holds nothing yet; anything else leaves that unknown, and poisons.
+            // Without room the file holds nothing yet; anything else leaves that unknown, and
+            // poisons.
             let _ = self.dir.remove(&name);
             return Err(self.poison(error));
         }
@@ -88,7 +92,8 @@ impl Log {
         Ok(())
     }
 
-    /// A file for the next segment with all its space reserved: one that was emptied by a trim, or a new one.
+    /// A file for the next segment with all its space reserved: one that was emptied by a trim, or
+    /// a new one.
     fn take_slot(&self) -> Result<Slot, JournalError> {
         const DOING: &str = "make room for a segment";
         let spare = self.state().spares.pop();

@@ -25,8 +25,8 @@ pub(crate) fn slot_number(name: &str) -> Option<u32> {
 pub(crate) enum SegmentState {
     /// Takes records.
     Open,
-    /// Ends with something that was cut off: takes no records, and its index only when its successor's header is durable
-    /// (the index may lie where the cut-off part was).
+    /// Ends with something that was cut off: takes no records, and its index only when its
+    /// successor's header is durable (the index may lie where the cut-off part was).
     Torn,
     /// Has its index, or does without.
     Sealed,
@@ -76,7 +76,8 @@ pub(crate) fn write_header(file: &dyn File, header: &SegmentHeader) -> Result<()
     file.sync_data().map_err(JournalError::device("sync a segment header"))
 }
 
-/// What [`write_index`] needs of a segment, taken under the lock so that the writing can be done without it.
+/// What [`write_index`] needs of a segment, taken under the lock so that the writing can be done
+/// without it.
 pub(crate) struct Sealing {
     file: Arc<dyn File>,
     header: SegmentHeader,
@@ -100,7 +101,8 @@ impl Sealing {
     }
 }
 
-/// Writes the index behind the last frame, and the trailer that points to it. The frames are durable before.
+/// Writes the index behind the last frame, and the trailer that points to it. The frames are
+/// durable before.
 ///
 /// Not synced: nothing depends on it. Where a power cut takes it, the frames are read instead.
 pub(crate) fn write_index(sealing: &Sealing, file_bytes: u64) -> Result<(), JournalError> {

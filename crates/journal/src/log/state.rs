@@ -174,8 +174,9 @@ impl State {
         let producer = Producer { epoch: stamp.epoch, incarnation: stamp.incarnation };
         let table = &mut self.last_mut().table;
         let (first_record, chain_before) = (table.len(), table.chain());
-        // The producer's new position holds after the last record of this append, which may be in a later frame: were
-        // it noted here and the later frame lost, the producer would go on behind records that are nowhere (trap T-1).
+        // The producer's new position holds after the last record of this append, which may be in a
+        // later frame: were it noted here and the later frame lost, the producer would go on behind
+        // records that are nowhere (trap T-1).
         let before = table.tail();
         let same = before.epoch.is(&stamp.epoch) && before.incarnation == stamp.incarnation;
         let source_position = if same { before.source_position } else { 0 };

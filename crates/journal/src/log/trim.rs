@@ -5,14 +5,16 @@ use crate::{JournalError, Position, limits};
 use landfall_types::Lsn;
 
 impl Log {
-    /// Order: superblock durable in both copies, then the segments are forgotten, then their files are free. Were a file
-    /// used again first, a power cut could leave a superblock that still counts on what it held.
+    /// Order: superblock durable in both copies, then the segments are forgotten, then their files
+    /// are free. Were a file used again first, a power cut could leave a superblock that still
+    /// counts on what it held.
     pub(super) fn trim_segments(&self, through: Lsn) -> Result<Lsn, JournalError> {
         let mut superblock = lock(&self.superblock);
         let (count, first, base) = {
             let state = self.state();
             state.check_poison()?;
-            // A segment goes when the next one begins at or before `through`; the last one has no next.
+            // A segment goes when the next one begins at or before `through`; the last one has no
+            // next.
             let count = state
                 .segments
                 .iter()
@@ -39,7 +41,8 @@ impl Log {
         Ok(base.lsn)
     }
 
-    /// Keeps some files to be written again and removes the rest. A removal that a power cut undoes leaves a spare file.
+    /// Keeps some files to be written again and removes the rest. A removal that a power cut undoes
+    /// leaves a spare file.
     fn free_files(&self, gone: Vec<Segment>) -> Result<(), JournalError> {
         let mut removed = false;
         for segment in gone {

@@ -1,7 +1,9 @@
-//! What recovery concludes from what it found: pure, and as tables whose rows `docs/formats/journal.md` lists.
+//! What recovery concludes from what it found: pure, and as tables whose rows
+//! `docs/formats/journal.md` lists.
 //!
-//! Every function looks at a handful of facts and picks the one row that matches; the tests go through all facts and
-//! prove that it is always exactly one. Where facts are ambiguous the answer is *corrupt*: nothing is cut on a guess.
+//! Every function looks at a handful of facts and picks the one row that matches; the tests go
+//! through all facts and prove that it is always exactly one. Where facts are ambiguous the answer
+//! is *corrupt*: nothing is cut on a guess.
 
 /// A row: its label in the document, when it matches, what follows.
 pub(super) struct Row<Facts: 'static, Verdict: 'static> {
@@ -194,7 +196,8 @@ pub(crate) fn segments(facts: &SegmentsFacts) -> (&'static str, SegmentsVerdict)
     pick(SEGMENTS, facts)
 }
 
-/// What is known about a segment that has a successor: the successor's header proves that it was durable up to there.
+/// What is known about a segment that has a successor: the successor's header proves that it was
+/// durable up to there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct InnerFacts {
     /// Its index is intact and ends where the successor begins.
@@ -240,7 +243,8 @@ pub(crate) struct LastFacts {
     pub(crate) sealed: bool,
     /// All records that are known to have been durable are intact and in place.
     pub(crate) floor_reached: bool,
-    /// Behind its last good frame there is something that this log has written there in this use of the file.
+    /// Behind its last good frame there is something that this log has written there in this use of
+    /// the file.
     pub(crate) leftovers: bool,
 }
 
@@ -251,7 +255,8 @@ pub(crate) enum LastVerdict {
     Sealed,
     /// The next record follows in place.
     Ends,
-    /// What lies behind was never acknowledged: the next record begins a new segment, whose header makes the cut durable.
+    /// What lies behind was never acknowledged: the next record begins a new segment, whose header
+    /// makes the cut durable.
     Torn,
     /// Records are missing that were durable.
     Corrupt,

@@ -10,8 +10,8 @@ use landfall_types::{Chain, Control, Lsn, RecordHeader, RecordKind};
 /// How much is read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// Reads a file through a window that moves forward: aligned, so that what is read is what the medium holds and not
-/// what the kernel remembers of a write that failed (fault F3).
+/// Reads a file through a window that moves forward: aligned, so that what is read is what the
+/// medium holds and not what the kernel remembers of a write that failed (fault F3).
 pub(crate) struct Window<'a> {
     file: &'a dyn File,
     length: u64,
@@ -30,20 +30,23 @@ impl<'a> Window<'a> {
 
     /// The bytes at `offset`, fewer where the file ends.
     pub(crate) fn get(&mut self, offset: u64, count: usize) -> Result<&[u8], DeviceError> {
-        let end = (offset + count as u64).min(self.length);
+        if offset >= self.length {
+            return Ok(&[]);
+        }
+        let end = offset.saturating_add(count as u64).min(self.length);
         let have = self.start..self.start + self.buf.len() as u64;
         if offset < have.start || end > have.end {
             let start = offset / ALIGN_BYTES as u64 * ALIGN_BYTES as u64;
             let stop = end.max((start + WINDOW_BYTES).min(self.length));
-            let length = usize::try_from(stop.saturating_sub(start)).unwrap_or(0);
+            let length = usize::try_from(stop - start).unwrap_or(0);
             self.buf.set_len(0);
             self.buf.set_len(length);
             self.start = start;
             self.file.read_at(start, &mut self.buf)?;
         }
-        let from = usize::try_from(offset.min(end) - self.start).unwrap_or(0);
+        let from = usize::try_from(offset - self.start).unwrap_or(0);
         let to = usize::try_from(end - self.start).unwrap_or(0);
-        Ok(&self.buf[from.min(to)..to])
+        Ok(&self.buf[from..to])
     }
 }
 
@@ -69,8 +72,8 @@ impl Scan {
     }
 }
 
-/// Goes from frame to frame until one is not intact, does not continue the one before, or lies behind `stop`.
-/// Payloads are not looked at.
+/// Goes from frame to frame until one is not intact, does not continue the one before, or lies
+/// behind `stop`. Payloads are not looked at.
 pub(crate) fn frames(
     window: &mut Window<'_>,
     segment: &SegmentHeader,
@@ -133,8 +136,9 @@ pub(crate) fn beyond(
     Ok(found)
 }
 
-/// Drops the first frame with a payload that is not what its records say, and all behind it. Only frames behind `floor`
-/// are looked at: the others are known to have been durable, and rot in them is found when they are read.
+/// Drops the first frame with a payload that is not what its records say, and all behind it. Only
+/// frames behind `floor` are looked at: the others are known to have been durable, and rot in them
+/// is found when they are read.
 pub(crate) fn drop_torn(
     window: &mut Window<'_>,
     scan: &mut Scan,

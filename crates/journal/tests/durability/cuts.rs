@@ -28,7 +28,8 @@ fn every(quick: u64, long: u64) -> Again {
     Again::Every(if thorough() { long } else { quick })
 }
 
-/// Runs the steps, cuts everywhere, and after some of the recoveries appends and cuts everywhere again.
+/// Runs the steps, cuts everywhere, and after some of the recoveries appends and cuts everywhere
+/// again.
 pub(crate) fn run_and_cut(name: &str, world: &mut World, steps: &[Step], again: Again) -> CutStat {
     world.create().expect("create");
     for step in steps {
@@ -46,8 +47,8 @@ pub(crate) fn run_and_cut(name: &str, world: &mut World, steps: &[Step], again: 
     stat
 }
 
-/// Recovery is a fixpoint; what is appended after it survives the next cut, and what was cut off stays so (a compound
-/// crash: reliability rule 5).
+/// Recovery is a fixpoint; what is appended after it survives the next cut, and what was cut off
+/// stays so (a compound crash: reliability rule 5).
 fn cut_again(world: &World, cut: &landfall_blockdev::sim::Cut, first: &landfall_journal::Log) {
     let place = format!("after the cut at step {} mask {}", cut.step, cut.mask);
     let mut next = World::new(cut.step as u64, world.bug);
@@ -62,7 +63,7 @@ fn cut_again(world: &World, cut: &landfall_blockdev::sim::Cut, first: &landfall_
         next.step(step).unwrap_or_else(|error| panic!("{place}: {error}"));
     }
     let quick = CutOptions { exhaustive_max: 4, masks_random: 8, garbage: false, seed: 2 };
-    let options = if thorough() { options(2) } else { quick };
+    let options = if thorough() { CutOptions { seed: 2, ..CutOptions::QUICK } } else { quick };
     for_each_power_cut(&next.medium.trace(), options, |again| {
         let mut again = again.clone();
         again.promises += next.promises_adopted();
@@ -135,20 +136,20 @@ fn scripted_workloads_keep_their_promises() {
     ];
     for (name, steps) in scripts {
         let mut world = World::new(7, None);
-        run_and_cut(name, &mut world, steps, every(97, 1));
+        run_and_cut(name, &mut world, steps, every(97, 5));
     }
 }
 
 #[test]
 fn random_workloads_keep_their_promises() {
     let seed = seed("random_workloads_keep_their_promises");
-    let runs = if thorough() { 200 } else { 6 };
+    let runs = if thorough() { 100 } else { 6 };
     let mut rng = Rng::new(seed);
     for run in 0..runs {
         let steps = random_steps(&mut rng, 14);
         eprintln!("run {run}: {steps:?}");
         let mut world = World::new(rng.next_u64(), None);
-        run_and_cut("random", &mut world, &steps, every(211, 11));
+        run_and_cut("random", &mut world, &steps, every(211, 31));
     }
 }
 
@@ -168,5 +169,5 @@ fn large_sectors_keep_their_promises() {
         Append(2),
         Flush,
     ];
-    run_and_cut("4096", &mut world, &steps, every(53, 1));
+    run_and_cut("4096", &mut world, &steps, every(53, 5));
 }

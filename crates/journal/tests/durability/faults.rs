@@ -1,4 +1,5 @@
-//! Failing operations (fault F3) and dying processes (fault F1): every operation of a workload fails once, in every way.
+//! Failing operations (fault F3) and dying processes (fault F1): every operation of a workload
+//! fails once, in every way.
 
 use crate::model::{Step, World, config, epoch};
 use Step::{Append, Close, Flush, Reopen, TrimBefore};
@@ -35,7 +36,8 @@ fn run(world: &mut World, plan: FaultPlan) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// The `nth` operation fails, for every `nth`; then the process starts again on what is there, or the power goes as well.
+/// The `nth` operation fails, for every `nth`; then the process starts again on what is there, or
+/// the power goes as well.
 fn every_operation_fails(fault: Fault, persistent: bool) {
     for nth in 0.. {
         let mut world = World::new(11, None);
@@ -92,7 +94,8 @@ fn room_runs_out_at_every_operation() {
     every_operation_fails(Fault::Full, true);
 }
 
-/// Without room an append or flush fails, nothing acknowledged is lost, and the same log goes on when there is room.
+/// Without room an append or flush fails, nothing acknowledged is lost, and the same log goes on
+/// when there is room.
 #[test]
 fn the_same_log_goes_on_when_there_is_room_again() {
     let mut failures = 0;
@@ -120,7 +123,8 @@ fn the_same_log_goes_on_when_there_is_room_again() {
     assert!(failures > 100, "room never ran out");
 }
 
-/// A failed flush: the log refuses everything that writes, goes on reading, and is recovered by opening it anew.
+/// A failed flush: the log refuses everything that writes, goes on reading, and is recovered by
+/// opening it anew.
 #[test]
 fn a_failed_sync_poisons_the_log() {
     let mut world = World::new(13, None);
@@ -153,8 +157,9 @@ fn append_each(log: &Log, first: u64, count: u64, fill: u8) {
     }
 }
 
-/// Two records in two frames of one group; the cut loses the first frame and keeps the second. After recovery other
-/// records are appended, and the power goes again. What was cut off must not come back.
+/// Two records in two frames of one group; the cut loses the first frame and keeps the second.
+/// After recovery other records are appended, and the power goes again. What was cut off must not
+/// come back.
 pub(crate) fn torn_tail_then_append_then_cut(bug: Option<SeededBug>) {
     let medium = SimMedium::new(512);
     let log = Log::create_with_bug(medium.root(), config(1), bug).expect("create");
@@ -174,7 +179,8 @@ pub(crate) fn torn_tail_then_append_then_cut(bug: Option<SeededBug>) {
             return;
         }
         torn += 1;
-        // The same record as was lost: its frame would have the same chain, and lead to the stale one behind it.
+        // The same record as was lost: its frame would have the same chain, and lead to the stale
+        // one behind it.
         append_each(&log, 102, 1, 2);
         let acknowledged = log.flush().expect("flush");
         drop(log);
@@ -184,8 +190,8 @@ pub(crate) fn torn_tail_then_append_then_cut(bug: Option<SeededBug>) {
     assert!(torn > 0, "no cut left a torn tail");
 }
 
-/// A segment file is used again, and the power goes before much is in it: the frames of its earlier use are still there, and
-/// must not be taken for new ones.
+/// A segment file is used again, and the power goes before much is in it: the frames of its earlier
+/// use are still there, and must not be taken for new ones.
 #[test]
 fn frames_of_an_earlier_use_stay_dead() {
     let medium = SimMedium::new(512);
@@ -199,7 +205,8 @@ fn frames_of_an_earlier_use_stay_dead() {
         let crashed = medium.fork_durable();
         let (found, report) = Log::open(crashed.root()).expect("open");
         assert_eq!(found.tail(), durable);
-        // Nothing was in flight, so nothing can be torn: what lies behind the end is of an earlier use.
+        // Nothing was in flight, so nothing can be torn: what lies behind the end is of an earlier
+        // use.
         assert_eq!(report.tail, TailVerdict::Ends, "stale frames were taken for new ones");
     }
     assert!(log.stat().spare_files > 0 || log.stat().segments.len() > 1);

@@ -201,8 +201,8 @@ impl World {
         }
     }
 
-    /// Opens the medium of a cut and checks all promises made before it. Returns the open log; `None` where the log
-    /// was never promised and is not there.
+    /// Opens the medium of a cut and checks all promises made before it. Returns the open log;
+    /// `None` where the log was never promised and is not there.
     pub(crate) fn check_cut(&self, cut: &Cut) -> Option<Log> {
         self.check(&cut.medium, cut.promises, &format!("step {} mask {}", cut.step, cut.mask))
     }
@@ -248,8 +248,8 @@ impl World {
         );
     }
 
-    /// Every record from base to tail can be read, and their chain leads to one that was appended: so they are exactly what
-    /// was appended (promises P3, P4).
+    /// Every record from base to tail can be read, and their chain leads to one that was appended:
+    /// so they are exactly what was appended (promises P3, P4).
     fn check_content(&self, log: &Log, place: &str) {
         let (base, mut chain) = log.base();
         let tail = log.tail();

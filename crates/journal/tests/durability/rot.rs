@@ -1,4 +1,5 @@
-//! Rot (fault F3, promise P5): whatever sector rots, what is read is what was written, or the log says that it is corrupt.
+//! Rot (fault F3, promise P5): whatever sector rots, what is read is what was written, or the log
+//! says that it is corrupt.
 
 use crate::model::{Promise, Step, World, config};
 use Step::{Append, Close, Flush, TrimBefore};
@@ -8,7 +9,8 @@ use landfall_types::Lsn;
 
 const SECTOR: u64 = 512;
 
-/// Each sector of each file rots, in each way, on a log whose last group but one is durable beyond doubt.
+/// Each sector of each file rots, in each way, on a log whose last group but one is durable beyond
+/// doubt.
 pub(crate) fn every_sector(steps: &[Step], bug: Option<SeededBug>) -> [u32; 3] {
     let mut world = World::new(21, bug);
     world.create().expect("create");
@@ -41,7 +43,8 @@ enum Outcome {
     Exact = 0,
     /// The log says that it is corrupt, at opening or when the record is read.
     Corrupt = 1,
-    /// The end is missing, and nothing proves that it was there: the sender knows, and closes the gap.
+    /// The end is missing, and nothing proves that it was there: the sender knows, and closes the
+    /// gap.
     ShorterEnd = 2,
 }
 
@@ -69,7 +72,8 @@ fn outcome(world: &World, medium: &SimMedium, place: &str) -> Outcome {
     if tail == before.tail() {
         return if corrupt { Outcome::Corrupt } else { Outcome::Exact };
     }
-    // Only the last group can be missing: every frame of a later group proves the ones before durable.
+    // Only the last group can be missing: every frame of a later group proves the ones before
+    // durable.
     let durable: Vec<Lsn> = world
         .promises
         .iter()
@@ -94,7 +98,8 @@ fn rot_is_never_served_and_never_cuts_what_was_durable() {
     assert!(exact > 0 && corrupt > 0 && shorter > 0);
 }
 
-/// After a clean end the superblock knows where the log ends: not even the last frame can go missing unnoticed.
+/// After a clean end the superblock knows where the log ends: not even the last frame can go
+/// missing unnoticed.
 #[test]
 fn after_a_clean_end_nothing_goes_missing_unnoticed() {
     let [_, corrupt, shorter] = every_sector(&[Append(5), Flush, Append(3), Close], None);
@@ -118,8 +123,8 @@ fn a_missing_segment_file_is_corruption() {
         medium.root().remove(&path).expect("remove");
         match Log::open(medium.root()) {
             Err(JournalError::Corrupt { .. }) => corrupt += 1,
-            // The last segment alone can't be missed: nothing says that it was there. Its records were durable when the
-            // next one's header was written, and there is none.
+            // The last segment alone can't be missed: nothing says that it was there. Its records
+            // were durable when the next one's header was written, and there is none.
             Ok((log, _)) => assert!(log.tail().lsn < world.log().tail().lsn, "{path}"),
             Err(error) => panic!("{path}: {error}"),
         }
