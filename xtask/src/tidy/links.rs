@@ -1,4 +1,5 @@
-//! Relative links in Markdown lead somewhere.
+//! Relative links in Markdown lead somewhere, and so do pages (`docs/….md`) that
+//! comments name.
 
 use super::{Finding, Tree};
 
@@ -19,7 +20,28 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
     }
+    for (path, text) in tree.with_suffix(".rs") {
+        let comments = text.lines().enumerate().filter(|(_, l)| l.trim_start().starts_with("//"));
+        for (index, line) in comments {
+            for page in pages(line).filter(|page| !tree.contains(page)) {
+                let what = format!("the page {page} does not exist");
+                let cure = "write it, or name the right one";
+                let line = index + 1;
+                findings.push(Finding { path: path.into(), line, rule: RULE, what, cure });
+            }
+        }
+    }
     findings
+}
+
+/// The pages that a line names; one with a variable part can't be checked.
+fn pages(line: &str) -> impl Iterator<Item = &str> {
+    let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'));
+    line.match_indices(concat!("do", "cs/")).filter_map(move |(at, _)| {
+        let page = line[at..].split(is_end).next()?.trim_end_matches('.');
+        let is_whole = page.ends_with(".md") && !line[..at].ends_with(['/', '.']);
+        is_whole.then_some(page)
+    })
 }
 
 /// The relative targets of `[text](target)` in a line, without what follows `#`.
@@ -55,5 +77,15 @@ mod tests {
         let tree = Tree::sample(&[("docs/a.md", text), ("docs/b.md", ""), ("x/y.rs", "")]);
         let found: Vec<_> = check(&tree).into_iter().map(|one| (one.line, one.what)).collect();
         assert_eq!(found, [(2, "the link to ../gone.md leads nowhere".to_owned())]);
+    }
+
+    #[test]
+    fn a_page_that_a_comment_names_must_exist() {
+        let page = concat!("do", "cs/b.md");
+        let gone = concat!("do", "cs/gone.md");
+        let code = format!("//! See `{page}`.\n//! See {gone}.\n//! https://x/{gone} {gone}x\n");
+        let tree = Tree::sample(&[(page, ""), ("a.rs", &code)]);
+        let found: Vec<_> = check(&tree).into_iter().map(|one| one.line).collect();
+        assert_eq!(found, [2]);
     }
 }
