@@ -23,7 +23,7 @@ use landfall_repl::{
     Durable, ImageCopyPosition, Refusal, SenderOptions, SenderPhase, SourceIdentity,
 };
 use landfall_transport::{SenderConfig, SenderHandle, run_sender};
-use landfall_types::{Lsn, ReplicaId};
+use landfall_types::{Epoch, Lsn, ReplicaId};
 use landfall_wire::Compression;
 pub(crate) use orders::on_disk;
 use spool::Undelivered;
@@ -77,6 +77,8 @@ struct State {
     /// Sessions before this serial are over for this reason.
     ended: Option<(u64, Refusal)>,
     asking: Option<Asking>,
+    /// An epoch that the next hop has refused us for; at once here, and in the file soon after.
+    fenced_by: Option<Epoch>,
     /// As whom the present downstream session was opened: who asks may be gone or another one when
     /// it is answered.
     announced: Option<SourceIdentity>,
@@ -123,6 +125,7 @@ impl Route {
                 connected: false,
                 ended: None,
                 asking: None,
+                fenced_by: None,
                 announced: None,
             }),
             sender: Mutex::new(None),

@@ -10,7 +10,7 @@ use landfall_repl::{
     Batch, Downstream, Durable, LogSource, ReceiverPosition, Refusal, SourceIdentity, SpoolView,
     epoch_at, follow_target,
 };
-use landfall_types::{Incarnation, Lineage, LogId, Lsn};
+use landfall_types::{Class, Incarnation, Lineage, LogId, Lsn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -249,7 +249,15 @@ impl Route {
         let about_spool = {
             let mut state = self.state();
             let about_spool = state.about_spool();
-            if about_spool && matches!(refusal, Refusal::Fenced { .. }) {
+            if let Refusal::Fenced { current, .. } = refusal
+                && state.fenced_by.is_none_or(|known| known.number < current.number)
+            {
+                state.fenced_by = Some(*current);
+            }
+            // Nothing that they send could be delivered. (Superseded passes: the sender tries
+            // again.)
+            let final_word = refusal.class() == Class::Fenced && *refusal != Refusal::Superseded;
+            if about_spool && final_word {
                 state.end_sessions(refusal.clone());
             }
             state.answer(Err(refusal.clone()));

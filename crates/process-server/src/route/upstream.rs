@@ -5,7 +5,7 @@ use crate::error::unavailable;
 use landfall_journal::{JournalError, Log, Stamp};
 use landfall_repl::{
     Batch, Durable, HashReply, HashRequest, ImageCopyPosition, ImageData, ReceiverPosition,
-    Refusal, RelayStanding, SessionToken, SourceIdentity, Upstream, admit_upstream,
+    Refusal, RelayStanding, SenderPhase, SessionToken, SourceIdentity, Upstream, admit_upstream,
 };
 use landfall_types::Class;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a sender waits for the next hop's word on a first copy before it is sent back to the
 /// copy's beginning.
-const IMAGE_COPY_TIMEOUT: Duration = Duration::from_secs(3);
+const IMAGE_COPY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Route {
     pub(crate) async fn open(
@@ -23,7 +23,8 @@ impl Route {
         identity: &SourceIdentity,
     ) -> Result<(SessionToken, ReceiverPosition), Refusal> {
         let _turn = self.opening.lock().await;
-        if self.admit(identity)? == Upstream::AskTarget {
+        let first = self.state().admit(identity)?;
+        if first == Upstream::AskTarget {
             self.ask_target(identity).await?;
         }
         self.wait_for_image_copy().await;
@@ -32,7 +33,10 @@ impl Route {
         let appending = Arc::clone(&self.appending).lock_owned().await;
         let (serial, log) = {
             let mut state = self.state();
-            state.check_draining()?;
+            // Once more: were the epoch fenced while we waited, nobody would end this session.
+            if state.admit(identity)? == Upstream::AskTarget {
+                return Err(no_spool());
+            }
             let log = state.log.clone().ok_or_else(no_spool)?;
             state.session += 1;
             state.connected = true;
@@ -52,22 +56,13 @@ impl Route {
             Ok(route.state().position(&log))
         })
         .await?;
-        self.sender();
+        let sender = self.sender();
+        if sender.status().borrow().phase == SenderPhase::Stopped {
+            // Refused for good earlier: if that still holds, this session hears of it.
+            sender.restart().await;
+        }
         let position = position.ok_or_else(no_spool)?;
         Ok((SessionToken { replica: self.replica, serial }, position))
-    }
-
-    fn admit(&self, identity: &SourceIdentity) -> Result<Upstream, Refusal> {
-        let state = self.state();
-        state.check_draining()?;
-        let served = state.file.served.as_ref();
-        let spool = state.log.as_ref().zip(served);
-        let standing = RelayStanding {
-            instance: state.file.instance,
-            fenced_by: Some(state.file.floor),
-            spool: spool.map(|(log, served)| (&served.lineage, log.tail().lsn)),
-        };
-        admit_upstream(identity, &standing)
     }
 
     /// Announces the sender to the next hop and waits for what it says.
@@ -229,11 +224,18 @@ impl Route {
 }
 
 impl State {
-    fn check_draining(&self) -> Result<(), Refusal> {
+    fn admit(&self, identity: &SourceIdentity) -> Result<Upstream, Refusal> {
         if self.file.draining {
             return Err(Refusal::NotReplicating { state: "draining".into() });
         }
-        Ok(())
+        let spool = self.log.as_ref().zip(self.file.served.as_ref());
+        let fenced_by = self.fenced_by.filter(|epoch| epoch.number > self.file.floor.number);
+        let standing = RelayStanding {
+            instance: self.file.instance,
+            fenced_by: Some(fenced_by.unwrap_or(self.file.floor)),
+            spool: spool.map(|(log, served)| (&served.lineage, log.tail().lsn)),
+        };
+        admit_upstream(identity, &standing)
     }
 
     pub(super) fn windows(&self, log: &Log) -> Vec<landfall_types::WindowId> {
