@@ -131,3 +131,79 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_blockdev::FsDir;
+    use landfall_types::EpochId;
+
+    fn sample() -> RouteFile {
+        let first = Epoch { number: 1, id: EpochId::new(0x1111), parent: None };
+        let second = Epoch { number: 2, id: EpochId::new(0x2222), parent: Some(first.id) };
+        let lineage = Lineage::root(first).extend(second, Lsn::new(50)).expect("rises");
+        RouteFile {
+            version: 1,
+            replica: ReplicaId::from_bytes([1; 16]),
+            next_hop: "target.example:4711".into(),
+            instance: InstanceId::from_bytes([2; 16]),
+            floor: second,
+            draining: false,
+            served: Some(Served { lineage, incarnation: Incarnation::new(0xabcd) }),
+            spool: Some(SpoolFile {
+                dir: "spool-2".into(),
+                windows_at: Lsn::new(60),
+                windows: vec![WindowId(7)],
+                base_incarnation: Incarnation::NONE,
+                base_source_position: 4200,
+            }),
+            divergence: vec![Divergence {
+                dir: "spool-1".into(),
+                epoch: first,
+                delivered: Lsn::new(50),
+                through: Lsn::new(80),
+            }],
+            next_spool: 3,
+        }
+    }
+
+    /// The golden vector of `docs/formats/process-server.md`: a change here is a change of the
+    /// format.
+    #[test]
+    fn golden_vector() {
+        let golden = include_str!("../tests/golden/route.json");
+        let text = serde_json::to_string_pretty(&sample()).expect("written");
+        assert_eq!(text, golden.trim_end(), "it is written differently");
+        let read: RouteFile = serde_json::from_str(golden).expect("read");
+        assert_eq!(read, sample(), "it is read differently");
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_abandoned_spools_are_swept() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let dir: Arc<dyn Dir> = Arc::new(FsDir::open(dir.path()).expect("opens"));
+        let store = Store { dir: Arc::clone(&dir) };
+        assert_eq!(store.load("x").expect("readable"), None);
+        store.save(&sample()).expect("written");
+        // A save that was cut off leaves its partial file.
+        dir.create(PARTIAL).expect("free").write_at(0, b"{").expect("written");
+        assert_eq!(store.load("x").expect("readable"), Some(sample()));
+        let shorter = RouteFile { divergence: vec![], served: None, ..sample() };
+        store.save(&shorter).expect("written");
+        assert_eq!(store.load("x").expect("readable"), Some(shorter));
+        for name in ["spool-1", "spool-2", "spool-3"] {
+            dir.subdir(name).expect("made");
+        }
+        store.sweep(&sample()).expect("swept");
+        assert_eq!(dir.list_subdirs().expect("listed"), ["spool-1", "spool-2"]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_instead_of_forgotten() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let dir: Arc<dyn Dir> = Arc::new(FsDir::open(dir.path()).expect("opens"));
+        dir.create(FILE).expect("free").write_at(0, b"not json").expect("written");
+        let error = Store { dir }.load("x").expect_err("damaged");
+        assert_eq!(error.class(), landfall_types::Class::Corrupt);
+    }
+}

@@ -3,7 +3,10 @@
 
 mod session;
 
-use landfall_repl::limits::{HASH_REQUESTS_MAX, IMAGE_WINDOW_BYTES};
+use landfall_repl::limits::{
+    HASH_BLOCK_BYTES_MIN, HASH_REQUESTS_MAX, HASHES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_WINDOW_BYTES,
+    IMAGE_ZERO_BYTES_MAX,
+};
 use landfall_repl::{
     Ack, Answer, Ask, HashReply, HashRequest, ImageData, LogSource, Refusal, SenderOptions,
     SenderPhase,
@@ -110,9 +113,18 @@ impl SenderHandle {
     /// and go meanwhile.
     ///
     /// # Errors
-    /// The target's refusal of this piece, or the one for which the sender gave up.
+    /// The target's refusal of this piece, or the one for which the sender gave up; a piece beyond
+    /// the limits of [`landfall_repl::limits`] is not sent.
     pub async fn image(&self, piece: ImageData) -> Result<(), Refusal> {
         let bytes = piece.data.as_ref().map_or(0, bytes::Bytes::len);
+        let fits = match &piece.data {
+            Some(_) => bytes as u64 == piece.length && bytes <= IMAGE_DATA_BYTES_MAX,
+            None => piece.length <= IMAGE_ZERO_BYTES_MAX,
+        };
+        if !fits || piece.length == 0 {
+            // Were it sent, the receiver would end the session, and so for every new one.
+            return Err(unfit("an empty or oversized piece, or data of another length"));
+        }
         let permits = bytes.div_ceil(IMAGE_PERMIT_BYTES).max(1);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let _held = self.images.acquire_many(permits).await.map_err(|_| stopped())?;
@@ -127,6 +139,11 @@ impl SenderHandle {
     /// # Errors
     /// The target's refusal, or the one for which the sender gave up.
     pub async fn hash(&self, request: HashRequest) -> Result<HashReply, Refusal> {
+        let blocks = request.length.div_ceil(request.block_bytes.max(1).into());
+        let small = request.block_bytes < HASH_BLOCK_BYTES_MIN;
+        if small || blocks == 0 || blocks > HASHES_MAX as u64 {
+            return Err(unfit("too small blocks, none, or more than one answer has room for"));
+        }
         let _held = self.hashes.acquire().await.map_err(|_| stopped())?;
         match self.ask(Ask::Hash(request)).await? {
             Answer::Hash(result) => result,
@@ -162,6 +179,10 @@ impl SenderHandle {
 
 fn stopped() -> Refusal {
     Refusal::Unavailable { reason: "the sender was stopped".into() }
+}
+
+fn unfit(detail: &str) -> Refusal {
+    Refusal::Protocol { detail: detail.into() }
 }
 
 fn confused() -> Refusal {

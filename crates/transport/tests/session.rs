@@ -122,6 +122,14 @@ async fn records_pieces_and_hashes_cross() {
     let refused = handle.hash(ask(1, 0)).await;
     assert!(matches!(refused, Err(Refusal::Unavailable { .. })), "one refusal ends nothing");
 
+    // What breaks a limit is refused here: sent, it would end this session and every new one.
+    let mut oversized = piece(0);
+    oversized.length += 1;
+    assert!(matches!(handle.image(oversized).await, Err(Refusal::Protocol { .. })));
+    let mut many = ask(0, 0);
+    many.length = 1 << 40;
+    assert!(matches!(handle.hash(many).await, Err(Refusal::Protocol { .. })));
+
     let status = until(&handle, |status| status.rtt_us.is_some()).await;
     assert_eq!(status.phase, SenderPhase::Live);
     assert_eq!((status.sent, status.acked.durable.at_target), (Lsn::new(1000), Lsn::new(1000)));
