@@ -6,6 +6,7 @@ use crate::sync::{lock, read, write};
 use crate::timeline::Timeline;
 use landfall_journal::{Log, Position, Stamp};
 use landfall_types::{Control, Lsn, Record, RecordKind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 /// A log, and what reading its newest content needs.
@@ -18,17 +19,28 @@ pub(crate) struct Line {
     append: Mutex<()>,
     pub(crate) maps: RwLock<DiskMaps>,
     pub(crate) timeline: RwLock<Timeline>,
+    /// The last record that map and timeline know. Another caller's flush can make records durable before they are
+    /// followed: a window among them would not be seen yet (trap T-4).
+    followed: AtomicU64,
 }
 
 impl Line {
     pub(crate) fn new(log: Arc<Log>, slot: Slot, maps: DiskMaps, timeline: Timeline) -> Self {
+        let followed = AtomicU64::new(log.tail().lsn.get());
         Self {
+            followed,
             log,
             slot,
             append: Mutex::new(()),
             maps: RwLock::new(maps),
             timeline: RwLock::new(timeline),
         }
+    }
+
+    /// The last position that can be judged and chosen: durable, and followed by map and timeline. To be asked before
+    /// the timeline is, never after.
+    pub(crate) fn settled(&self) -> Lsn {
+        self.log.durable().lsn.min(Lsn::new(self.followed.load(Ordering::Acquire)))
     }
 
     /// Does something with the timeline.
@@ -65,6 +77,9 @@ impl Line {
             if timeline.apply(record.header.lsn, &control).is_err() {
                 return Err(StorageError::LogMissing);
             }
+        }
+        if let Some(last) = records.last() {
+            self.followed.store(last.header.lsn.get(), Ordering::Release);
         }
         Ok(())
     }
@@ -131,7 +146,9 @@ impl BranchLog {
     }
 
     /// Appends what `build` makes of the next position, with nothing appended in between (trap T-2): content that it
-    /// reads is the newest when its record gets its place. Not durable before the log is flushed.
+    /// reads is the newest when its record gets its place. Not durable before the log is flushed. Where `build` reads,
+    /// the caller holds `trims` for reading, from before this call on: taken under the append lock it would wait for a
+    /// fold that waits for a view that waits for the append lock.
     pub(crate) fn write_with(
         &self,
         medium: &Medium,
@@ -169,7 +186,6 @@ impl Newest<'_> {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), ContentError> {
-        let _trims = read(&self.medium.trims);
         self.medium.read(&self.line.maps, disk, offset, buf)
     }
 }

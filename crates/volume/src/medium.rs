@@ -160,7 +160,7 @@ impl Medium {
     ) -> Result<(), ContentError> {
         let length = buf.len() as u64;
         let pieces = {
-            let maps = read(&maps);
+            let maps = read(maps);
             let map = maps.disk(disk).ok_or(ContentError::UnknownDisk(disk))?;
             let range = within(offset, length, map.geometry.size_bytes)?;
             map.extents.pieces(range)

@@ -96,7 +96,8 @@ pub(crate) struct Receiving {
 
 /// A replica. All methods may be called from any thread, and block while they do I/O.
 ///
-/// Locks are taken in the order `folding`, `receiving`, `core`, then any other; the others are never held together.
+/// Locks are taken in the order `folding`, `receiving`, the medium's `trims`, `core`, a branch's writer, a log's append
+/// lock, then any other. A lock that is held for reading is not taken for reading again: a waiting writer comes first.
 #[derive(Debug)]
 pub struct Replica {
     id: ReplicaId,

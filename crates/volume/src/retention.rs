@@ -23,6 +23,10 @@ impl Retention {
 
     /// Notes what is durable now.
     pub fn sample(&mut self, now_ms: u64, durable: Lsn) {
+        // Another log, which forked earlier: its positions are younger than those that had the same numbers.
+        while self.seen.back().is_some_and(|(_, lsn)| *lsn > durable) {
+            self.seen.pop_back();
+        }
         let due =
             self.seen.back().is_none_or(|(at, lsn)| now_ms >= at + SAMPLE_MS && durable > *lsn);
         if due {

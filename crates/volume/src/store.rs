@@ -72,9 +72,7 @@ impl Store {
         }
         let (sequence, body) = newest(&files)?;
         let mut store = Self { files, sequence, body, poisoned: false };
-        // Both copies of this version again: one may have been lost to a cut or to rot, and what was read may still
-        // be only in memory after a kill. Decisions are made on it from now on, so it must be durable first.
-        store.put()?;
+        store.repair()?;
         dir.sync().map_err(StorageError::device("sync the replica's directory"))?;
         Ok(Found::Replica(Box::new(store)))
     }
@@ -105,9 +103,40 @@ impl Store {
         self.put()
     }
 
-    fn put(&mut self) -> Result<(), StorageError> {
+    /// Both copies of this version again: one may have been lost to a cut or to rot, and what was read may still be
+    /// only in memory after a kill. Decisions are made on it from now on, so it must be durable first. An intact copy
+    /// is not written, and the others one by one: a cut can garble what is being written, and were that both copies,
+    /// the version before, with the role before, would hold again.
+    fn repair(&mut self) -> Result<(), StorageError> {
+        let bytes = self.sealed()?;
+        let mut lost = Vec::new();
+        for copy in pair(self.sequence) {
+            let file = &self.files[copy];
+            file.sync_data().map_err(StorageError::device("sync superblock"))?;
+            let mut found = vec![0; bytes.len()];
+            let long = file.len().map_err(StorageError::device("read superblock"))?;
+            if long >= bytes.len() as u64 {
+                file.read_at(0, &mut found).map_err(StorageError::device("read superblock"))?;
+            }
+            if found != bytes {
+                lost.push(copy);
+            }
+        }
+        for copy in lost {
+            let file = &self.files[copy];
+            file.write_at(0, &bytes).map_err(StorageError::device("write superblock"))?;
+            file.sync_data().map_err(StorageError::device("sync superblock"))?;
+        }
+        Ok(())
+    }
+
+    fn sealed(&self) -> Result<Vec<u8>, StorageError> {
         let body = minicbor_serde::to_vec(&self.body).map_err(|_| StorageError::Encode)?;
-        let bytes = seal(MAGIC, self.sequence, &body);
+        Ok(seal(MAGIC, self.sequence, &body))
+    }
+
+    fn put(&mut self) -> Result<(), StorageError> {
+        let bytes = self.sealed()?;
         // Set while the write is under way: if it fails, memory and disk may differ.
         self.poisoned = true;
         for copy in pair(self.sequence) {

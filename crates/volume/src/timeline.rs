@@ -38,7 +38,6 @@ struct Stretch {
 /// The control records of one history, followed in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeline {
-    /// Last position that was followed.
     windows: Windows,
     stretches: Vec<Stretch>,
     markers: Vec<Point>,
@@ -75,6 +74,12 @@ impl Timeline {
         Self { windows, stretches: vec![], markers: vec![], geometry: vec![] }
     }
 
+    /// Begins where another forks, at a recovery point: with the sizes that its records say up to there (trap T-9).
+    pub(crate) fn fork(&self, at: Lsn) -> Self {
+        let known = self.geometry.iter().filter(|(lsn, _, _)| *lsn <= at);
+        Self { geometry: known.copied().collect(), ..Self::exact(at) }
+    }
+
     /// Follows one control record. Nothing is changed after an error.
     pub(crate) fn apply(&mut self, lsn: Lsn, control: &Control) -> Result<(), WindowsError> {
         self.windows.apply(control)?;
@@ -87,14 +92,11 @@ impl Timeline {
             Control::WindowOpen(_) | Control::WindowClose(_) => {}
         }
         let legal = self.windows.legal();
-        match self.stretches.last_mut() {
-            Some(stretch) if stretch.last.is_none() => {
-                if !legal {
-                    stretch.last = Some(lsn.prev());
-                }
-            }
-            _ if legal => self.stretches.push(Stretch { first: lsn, last: None }),
-            _ => {}
+        let open = self.stretches.last_mut().filter(|stretch| stretch.last.is_none());
+        match (open, legal) {
+            (Some(stretch), false) => stretch.last = Some(lsn.prev()),
+            (None, true) => self.stretches.push(Stretch { first: lsn, last: None }),
+            (Some(_), true) | (None, false) => {}
         }
         Ok(())
     }

@@ -208,7 +208,8 @@ impl Branch {
     }
 
     /// Appends what `build` makes of the next position and of the newest content, with nothing appended in between
-    /// (trap T-2). Not durable before [`Branch::flush`]. Returns the last position.
+    /// (trap T-2). Not durable before [`Branch::flush`]. Returns the last position. `build` reads through [`Newest`]
+    /// alone, never through a branch or a view.
     ///
     /// # Errors
     /// [`ContentError`], also what `build` returns.
@@ -216,6 +217,8 @@ impl Branch {
         &self,
         build: impl FnOnce(Lsn, &Newest<'_>) -> Result<Vec<Record>, ContentError>,
     ) -> Result<Lsn, ContentError> {
+        // Before the other locks, as everywhere: see `BranchLog::write_with`.
+        let _trims = read(&self.medium.trims);
         let writer = read(&self.writer);
         writer.as_ref().ok_or(ContentError::Revoked)?.write_with(&self.medium, build)
     }
@@ -301,9 +304,9 @@ impl Replica {
         if entry.lineage.is_some() {
             return Err(RoleError::UnknownBranch(name.to_owned()));
         }
-        if let Some(branch) = write(&self.branches).remove(&entry.id) {
-            drop(branch.revoke());
-        }
+        // The list is not held while the last write ends.
+        let dropped = write(&self.branches).remove(&entry.id);
+        drop(dropped.and_then(|branch| branch.revoke()));
         body.branches.retain(|branch| branch.id != entry.id);
         self.collect(&mut core, body)?;
         Ok(())
@@ -346,11 +349,11 @@ impl Replica {
         let at_fork = parent.log.position_at(fork).ok_or(StorageError::LogMissing)?;
         let maps = parent.snapshot(fork);
         let (maps, timeline) = match maps {
-            Some(maps) => {
-                // A fork is a recovery point: the history behind it begins there.
-                (maps, crate::timeline::Timeline::exact(fork))
+            Some(maps) => (maps, parent.with_timeline(|timeline| timeline.fork(fork))),
+            None => {
+                let (maps, timeline) = core.build(body, body.log, fork)?;
+                (maps, timeline.fork(fork))
             }
-            None => (core.build(body, body.log, fork)?.0, crate::timeline::Timeline::exact(fork)),
         };
         let log = LogId::generate();
         let config = LogConfig {
@@ -378,6 +381,7 @@ impl Replica {
         heads.extend(body.branches.iter().map(|branch| branch.log));
         let kept = body.divergence.iter().filter(|entry| !entry.discarded);
         heads.extend(kept.filter_map(|entry| entry.log));
+        heads.extend(self.viewed().into_iter().map(|(log, _)| log));
         let nodes = tree::collect(&body.logs, &heads, body.folded);
         let stays = |log: LogId| nodes.iter().any(|node| node.log == log && !node.dropped);
         let gone = body.logs.iter().filter(|node| !node.dropped && !stays(node.log));

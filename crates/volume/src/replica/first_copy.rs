@@ -4,7 +4,7 @@ use super::Replica;
 use crate::body::{BaseContent, ImageCopy};
 use crate::error::{IngestError, StorageError};
 use crate::sync::{lock, read};
-use landfall_types::{ByteRange, DiskIndex, WindowId};
+use landfall_types::{ByteRange, DiskIndex, Lsn, WindowId};
 
 /// A piece of a first copy. Pieces of one disk come in order and without gaps.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,12 @@ impl Replica {
         if piece.data.is_some_and(|data| data.len() as u64 != piece.length) {
             return Err(IngestError::Piece("its length is not what it says"));
         }
-        if !self.piece_is_new(&piece, range)? {
+        // Nothing is written beneath a recovery point: it would show later content.
+        let legal = receiving
+            .log
+            .line()
+            .with_timeline(|timeline| timeline.newest_legal(Lsn::ZERO, Lsn::MAX).is_some());
+        if !self.piece_is_new(&piece, range, legal)? {
             return Ok(());
         }
         let devices = self.medium.devices()?;
@@ -76,8 +81,18 @@ impl Replica {
         Ok(received)
     }
 
-    fn piece_is_new(&self, piece: &ImagePiece<'_>, range: ByteRange) -> Result<bool, IngestError> {
+    fn piece_is_new(
+        &self,
+        piece: &ImagePiece<'_>,
+        range: ByteRange,
+        legal: bool,
+    ) -> Result<bool, IngestError> {
         let mut received = lock(&self.image_received);
+        let same = received.as_ref().filter(|copy| copy.window == piece.window);
+        let disk = same.and_then(|c| c.durable_bytes.iter().find(|(disk, _)| *disk == piece.disk));
+        if legal && disk.is_none_or(|(_, bytes)| *bytes < range.end) {
+            return Err(IngestError::Piece("there are recovery points over the image already"));
+        }
         if received.as_ref().is_none_or(|copy| copy.window != piece.window) {
             *received = Some(ImageCopy { window: piece.window, durable_bytes: vec![] });
         }

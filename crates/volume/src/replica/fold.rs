@@ -38,7 +38,7 @@ impl Replica {
             return Ok(Some(through));
         }
         let line = self.line();
-        let limit = wanted.min(self.pin(&body)).min(line.log.durable().lsn);
+        let limit = wanted.min(self.pin(&body)).min(line.settled());
         let limit = line.with_timeline(|timeline| timeline.newest_legal(body.folded, limit));
         Ok(limit.filter(|limit| *limit > body.folded))
     }
@@ -98,7 +98,7 @@ impl Replica {
             return Err(FoldError::DivergenceKept { names });
         }
         let line = self.line();
-        let durable = to <= line.log.durable().lsn;
+        let durable = to <= line.settled();
         if !durable || !line.with_timeline(|timeline| timeline.legal(to)) {
             return Err(FoldError::NotLegal(to));
         }

@@ -1,7 +1,7 @@
 //! Taking frames: the checks that nothing is applied twice, out of order, of another history, or outside a disk.
 
 use super::{Receiving, Replica};
-use crate::body::{ImageCopy, ImageOwner};
+use crate::body::{Body, ImageCopy, ImageOwner};
 use crate::error::{IngestError, StorageError};
 use crate::line::Line;
 use crate::sync::read;
@@ -9,7 +9,7 @@ use crate::timeline::Timeline;
 use landfall_journal::{Position, Stamp};
 use landfall_types::{
     Chain, Control, DiskGeometry, DiskIndex, Epoch, Incarnation, InstanceId, Lineage, Lsn, Record,
-    RecordKind, WindowId,
+    RecordKind, WindowClose, WindowId, WindowMode, WindowOpen, Windows,
 };
 use std::collections::BTreeMap;
 
@@ -59,7 +59,11 @@ impl Replica {
         // another history when a new run of the sender numbers from there.
         let durable = receiving.log.line().log.flush()?;
         check_lineage(&receiving.lineage, lineage, durable.lsn)?;
-        let open_windows = receiving.log.line().with_timeline(|t| t.windows().open_ids());
+        let line = receiving.log.line();
+        let open_windows = line.with_timeline(|timeline| timeline.windows().open_ids());
+        // Over with the first recovery point, whatever brought it: nothing more may go into the image beneath it.
+        let legal = line.with_timeline(|t| t.newest_legal(Lsn::ZERO, Lsn::MAX).is_some());
+        let image_copy = image_copy.filter(|_| !legal);
         Ok(Standing { lineage: receiving.lineage.clone(), durable, image_copy, open_windows })
     }
 
@@ -73,6 +77,9 @@ impl Replica {
         }
         let receiving = read(&self.receiving);
         let receiving = receiving.as_ref().ok_or_else(|| self.not_replicating())?;
+        // Before the log is held: whoever opens a view holds the superblock while it waits for the log.
+        let control = |record: &Record| record.header.kind == RecordKind::Control;
+        let body = if frame.records.iter().any(control) { Some(self.body()?) } else { None };
         let stamp = Stamp {
             epoch: frame.epoch,
             incarnation: frame.incarnation,
@@ -82,7 +89,7 @@ impl Replica {
             let line = receiving.log.line();
             let new = new_records(line, tail, &frame)?;
             check_epoch(receiving, &frame, new)?;
-            self.check_content(line, timeline, new)?;
+            self.check_content(body.as_ref(), line, timeline, new)?;
             Ok(new)
         })
     }
@@ -102,9 +109,11 @@ impl Replica {
         }
     }
 
-    /// Every record lies within its disk (trap T-9), and every control record fits what is open.
+    /// Every record lies within its disk (trap T-9), and every control record fits what is open. `body` is there when
+    /// there are control records.
     fn check_content(
         &self,
+        body: Option<&Body>,
         line: &Line,
         timeline: &Timeline,
         new: &[Record],
@@ -112,21 +121,22 @@ impl Replica {
         let mut sizes: BTreeMap<DiskIndex, DiskGeometry> =
             read(&line.maps).iter().map(|(disk, map)| (disk, map.geometry)).collect();
         let mut windows = None;
-        let mut opened: Vec<WindowId> = vec![];
+        let mut opened: Vec<WindowOpen> = vec![];
         for record in new {
             let lsn = record.header.lsn;
             if record.header.kind == RecordKind::Control {
+                let body = body.expect("it was read because there are control records");
                 let control = Control::decode(&record.payload)
                     .map_err(|source| IngestError::Control { lsn, source })?;
                 let windows = windows.get_or_insert_with(|| timeline.windows().clone());
                 windows.apply(&control).map_err(|source| IngestError::Window { lsn, source })?;
-                self.check_geometry(lsn, &control, &mut sizes)?;
+                self.check_geometry(body, lsn, &control, &mut sizes)?;
                 match control {
-                    Control::WindowOpen(open) if open.into_image => opened.push(open.window),
-                    Control::WindowClose(close) if close.exact => {
-                        if opened.contains(&close.window) || goes_into_image(line, close.window) {
-                            self.check_image_complete(lsn, close.window, &sizes)?;
-                        }
+                    Control::WindowOpen(open) => opened.push(open),
+                    Control::WindowClose(close)
+                        if close.exact && needs_image(line, &opened, windows, &close, &sizes) =>
+                    {
+                        Self::check_image_complete(body, lsn, close.window, &sizes)?;
                     }
                     _ => {}
                 }
@@ -144,6 +154,7 @@ impl Replica {
 
     fn check_geometry(
         &self,
+        body: &Body,
         lsn: Lsn,
         control: &Control,
         sizes: &mut BTreeMap<DiskIndex, DiskGeometry>,
@@ -151,7 +162,7 @@ impl Replica {
         let Control::Geometry(geometry) = control else { return Ok(()) };
         let (disk, _, new) = geometry.parts();
         let old = *sizes.get(&disk).ok_or(IngestError::UnknownDisk { lsn, disk })?;
-        if !self.image_can_follow(disk, old, new)? {
+        if !self.image_can_follow(body, disk, old, new)? {
             let (size, sector) = (new.size_bytes, new.sector_bytes);
             return Err(IngestError::Geometry { lsn, disk, size, sector });
         }
@@ -162,11 +173,11 @@ impl Replica {
     /// Our own images grow when they are folded; a foreign disk has to be large enough already.
     fn image_can_follow(
         &self,
+        body: &Body,
         disk: DiskIndex,
         old: DiskGeometry,
         new: DiskGeometry,
     ) -> Result<bool, IngestError> {
-        let body = self.body()?;
         let Some(kept) = body.disk(disk) else { return Ok(false) };
         let fits = match kept.owner {
             ImageOwner::Ours => true,
@@ -180,13 +191,13 @@ impl Replica {
 
     /// The closing of a first copy counts only when the image has all of it, durably (design section 14.5).
     fn check_image_complete(
-        &self,
+        body: &Body,
         lsn: Lsn,
         window: WindowId,
         sizes: &BTreeMap<DiskIndex, DiskGeometry>,
     ) -> Result<(), IngestError> {
-        let copy = self.body()?.image_copy.filter(|copy| copy.window == window);
-        let durable = copy.map(|copy| copy.durable_bytes).unwrap_or_default();
+        let copy = body.image_copy.as_ref().filter(|copy| copy.window == window);
+        let durable = copy.map_or(&[][..], |copy| &copy.durable_bytes);
         for (disk, geometry) in sizes {
             let found = durable.iter().find(|(index, _)| index == disk);
             let durable_bytes = found.map_or(0, |(_, bytes)| *bytes);
@@ -204,13 +215,30 @@ impl Replica {
     }
 }
 
-/// True when the newest opening of the window says that its blocks go into the image.
-fn goes_into_image(line: &Line, window: WindowId) -> bool {
-    let newest = line.log.controls().into_iter().rev().find_map(|(_, control)| match control {
-        Control::WindowOpen(open) if open.window == window => Some(open.into_image),
+/// True when the window that closes has put its blocks into the image, and nothing else has brought them: a later
+/// comparison of all disks, by another run of the sender, brings what is missing through the log, and decides with its
+/// own closing. `opened` are the openings in the frame itself, `windows` stands behind the closing.
+fn needs_image(
+    line: &Line,
+    opened: &[WindowOpen],
+    windows: &Windows,
+    close: &WindowClose,
+    sizes: &BTreeMap<DiskIndex, DiskGeometry>,
+) -> bool {
+    let logged = line.log.controls().into_iter().filter_map(|(_, control)| match control {
+        Control::WindowOpen(open) => Some(open),
         _ => None,
     });
-    newest.unwrap_or(false)
+    let all: Vec<WindowOpen> = logged.chain(opened.iter().cloned()).collect();
+    let Some(at) = all.iter().rposition(|open| open.window == close.window) else { return false };
+    let still_open = windows.open_ids();
+    let replaced = all[at + 1..].iter().any(|later| {
+        later.mode == WindowMode::Compare
+            && !later.into_image
+            && still_open.contains(&later.window)
+            && sizes.keys().all(|disk| later.disks.contains(&disk.0))
+    });
+    all[at].into_image && !replaced
 }
 
 /// A sender's history must be ours: compared before any position is (trap T-1).
@@ -277,8 +305,8 @@ fn check_epoch(
 ) -> Result<(), IngestError> {
     for record in [new.first(), new.last()].into_iter().flatten() {
         let lsn = record.header.lsn;
-        let entries = receiving.lineage.entries().iter().rev();
-        let at = entries.clone().find(|entry| entry.fork < lsn).or(entries.last());
+        let entries = receiving.lineage.entries();
+        let at = entries.iter().rev().find(|entry| entry.fork < lsn).or(entries.first());
         let current = at.map_or(receiving.lineage.epoch(), |entry| entry.epoch);
         if !current.is(&frame.epoch) {
             return Err(IngestError::Fenced { offered: frame.epoch, current, lsn });

@@ -142,7 +142,7 @@ impl Replica {
         let entry = branch.entry();
         body.branches.retain(|branch| branch.id != former);
         body.divergence.push(DivergenceEntry {
-            name: entry.name.clone(),
+            name: unused_name(body, entry.name.clone()),
             description: format!(
                 "what was written to branch {} before another point was chosen",
                 entry.name

@@ -47,6 +47,10 @@ impl Replica {
         {
             let mut core = lock(&self.core);
             let body = core.store.body()?.clone();
+            // Given up while the image was being folded: a replica that takes frames must not be handed over.
+            if body.role != Role::Frozen {
+                return Err(RoleError::WrongRole { role: body.role, wanted: "a release" });
+            }
             let body = Body { role: Role::Released, lineage, epoch_highest: epoch.number, ..body };
             core.store.write(body)?;
         }

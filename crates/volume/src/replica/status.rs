@@ -94,7 +94,7 @@ impl Replica {
         let body = self.body()?;
         let line = self.line();
         let first = Self::first_choice(&body);
-        let through = line.log.durable().lsn;
+        let through = line.settled();
         let in_force = body.authority.and_then(|id| read(&self.branches).get(&id).cloned());
         let in_force = in_force
             .map_or_else(|| std::sync::Arc::clone(&line), |b| std::sync::Arc::clone(b.line()));

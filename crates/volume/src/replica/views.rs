@@ -15,9 +15,9 @@ use std::sync::{Arc, RwLock};
 pub(crate) struct ViewState {
     medium: Arc<Medium>,
     pub(crate) maps: RwLock<DiskMaps>,
+    /// The log that it was opened on: what of it the image may take in changes when another log becomes the replica's.
+    log: LogId,
     at: Lsn,
-    /// The image must not go past this while the view is open.
-    pub(crate) pin: Lsn,
 }
 
 /// Read-only content at one position. As long as it is held, fold and trim leave it what it needs.
@@ -70,7 +70,7 @@ impl Replica {
     pub fn choices(&self) -> Result<Choices, StorageError> {
         let first = Self::first_choice(&self.body()?);
         let line = self.line();
-        let through = line.log.durable().lsn;
+        let through = line.settled();
         Ok(line.with_timeline(|timeline| Choices {
             points: timeline.points(first, through),
             legal: timeline.legal_ranges(first, through),
@@ -84,7 +84,7 @@ impl Replica {
     pub fn newest_legal(&self) -> Result<Option<Lsn>, StorageError> {
         let first = Self::first_choice(&self.body()?);
         let line = self.line();
-        let through = line.log.durable().lsn;
+        let through = line.settled();
         Ok(line.with_timeline(|timeline| timeline.newest_legal(first, through)))
     }
 
@@ -103,7 +103,7 @@ impl Replica {
         choice: &PointSelector,
     ) -> Result<Lsn, PointError> {
         let line = self.line();
-        let through = line.log.durable().lsn;
+        let through = line.settled();
         line.with_timeline(|timeline| timeline.resolve(choice, Self::first_choice(body), through))
     }
 
@@ -156,8 +156,8 @@ impl Replica {
         let state = Arc::new(ViewState {
             medium: Arc::clone(&self.medium),
             maps: RwLock::new(maps),
+            log,
             at,
-            pin,
         });
         let mut views = lock(&self.views);
         views.retain(|view| view.strong_count() > 0);
@@ -165,16 +165,22 @@ impl Replica {
         Ok(View(state))
     }
 
+    /// Log and position of every open view.
+    pub(crate) fn viewed(&self) -> Vec<(LogId, Lsn)> {
+        let views = lock(&self.views);
+        let open = views.iter().filter_map(std::sync::Weak::upgrade);
+        open.map(|view| (view.log, view.at)).collect()
+    }
+
     /// How far the image can go without taking content away from a view, a branch, or divergence that is kept.
     pub(crate) fn pin(&self, body: &Body) -> Lsn {
-        let views = lock(&self.views);
-        let views = views.iter().filter_map(|view| view.upgrade().map(|view| view.pin));
+        let views = self.viewed().into_iter();
         let branches = body.branches.iter().filter(|branch| branch.log != body.log);
         let branches = branches.map(|branch| (branch.log, branch.fork));
         let kept = body.divergence.iter().filter(|entry| !entry.discarded);
         let kept = kept.filter_map(|entry| entry.log.map(|log| (log, entry.after)));
         let shared = |(log, at)| tree::shared_through(&body.logs, body.log, log, at);
-        views.chain(branches.chain(kept).map(shared)).min().unwrap_or(Lsn::MAX)
+        views.chain(branches).chain(kept).map(shared).min().unwrap_or(Lsn::MAX)
     }
 
     /// Forgets in all maps what the image holds now. The caller holds `trims` for writing.
