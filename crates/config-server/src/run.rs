@@ -8,7 +8,7 @@ use landfall_pki::{Credentials, tls};
 use landfall_store::{Store, StoreOptions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,7 @@ async fn load_nodes(app: &App) -> Result<(), ServerError> {
         node.address = row.address;
         node.version = row.version;
         node.reported = row.last_report;
+        node.persisted = Some(Instant::now());
         if let Some(report) = row.report {
             // A report of an earlier version that is not understood is only missed until the next one.
             let report: Result<Report, _> = decode("report", &report);

@@ -11,7 +11,7 @@ use landfall_pki::{PeerIdentity, PkiError, Role, request_key};
 use landfall_store::NodeRow;
 use landfall_types::NodeId;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Most bytes of a server's or machine's name.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
@@ -77,6 +77,7 @@ async fn register(app: &App, ask: &Enroll, key: String) -> Result<NodeId, Refusa
     let mut node = Node::new(row.id, row.name, ask.role, key);
     node.address = row.address;
     node.version = row.version;
+    node.persisted = Some(Instant::now());
     app.fleet.add(node);
     Ok(row.id)
 }
