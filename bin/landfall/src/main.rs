@@ -1,2 +1,7 @@
-//! The one binary.
-fn main() {}
+//! The one binary: every role, every command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    landfall_cli::main()
+}

@@ -1,0 +1,124 @@
+use clap::{Args, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `landfall server`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = "\
+At its first start it makes a certificate authority, a registration passphrase and operators'
+credentials; STATE/ready.json says where.
+
+Example:
+  landfall server --state /var/lib/landfall/server --listen 192.0.2.10:7600")]
+pub(crate) struct ServerArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServerCommand>,
+    /// Directory for everything it keeps
+    #[arg(long, required = true, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Address of its HTTPS listener
+    #[arg(long, default_value = "127.0.0.1:7600", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// What can be asked of a configuration server's state.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Print the registration passphrase
+    Passphrase {
+        /// Its state directory
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
+}
+
+/// What every role needs to register.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Directory for everything it keeps
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// Name to register under, unique
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The configuration server, https://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: String,
+    /// SHA-256 of its certificate authority, as it printed it
+    #[arg(long, value_name = "HEX")]
+    pub(crate) fingerprint: String,
+    /// File with the registration passphrase; not needed once registered
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// `landfall process-server`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  landfall process-server --state /var/lib/landfall/ps --name ps-home \\
+      --server https://192.0.2.10:7600 --fingerprint 3f…9a --passphrase-file /root/passphrase \\
+      --listen 192.0.2.20:7610")]
+pub(crate) struct ProcessServerArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Address of its replication listener
+    #[arg(long, default_value = "127.0.0.1:7610", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// `landfall master-target`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  landfall master-target --state /var/lib/landfall/mt --retention /srv/retention --name mt-recovery \\
+      --server https://192.0.2.10:7600 --fingerprint 3f…9a --passphrase-file /root/passphrase \\
+      --listen 192.0.2.30:7620")]
+pub(crate) struct MasterTargetArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Directory for journals, on a volume of its own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) retention: PathBuf,
+    /// Address of its replication listener
+    #[arg(long, default_value = "127.0.0.1:7620", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// `landfall agent`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The instance file names this running copy of the machine. It must not lie on a protected disk: a copy
+of the disk would then take itself for the machine.
+
+Example:
+  landfall agent --state /var/lib/landfall/agent --instance-file /run/landfall-instance \\
+      --name web-1 --server https://192.0.2.10:7600 --fingerprint 3f…9a \\
+      --passphrase-file /root/passphrase")]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// File that names the instance, a UUID; outside the protected disks
+    #[arg(long, value_name = "FILE")]
+    pub(crate) instance_file: PathBuf,
+}
+
+/// `landfall journal`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Print every record of a log
+    Dump {
+        /// Directory of the log
+        path: PathBuf,
+    },
+    /// Read everything and compare every checksum; changes nothing
+    Verify {
+        /// Directory of the log
+        path: PathBuf,
+    },
+    /// Count records and bytes
+    Stat {
+        /// Directory of the log
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,96 @@
+use super::Remote;
+use super::job::see_to_its_end;
+use crate::args::{ChangePointArgs, FailoverArgs, MarkArgs, TestFailoverArgs};
+use crate::failure::Failure;
+use crate::output::{self, table, time};
+use landfall_api_types::request::{ChangePoint, Failover, Mark, TestCleanUp, TestFailover};
+use landfall_api_types::resource::Points;
+use landfall_types::MarkerKind;
+
+/// `landfall points`.
+pub(super) async fn points(remote: &Remote, machine: &str) -> Result<(), Failure> {
+    let points = remote.client.points(machine).await?;
+    output::print(remote.format, &points, listed);
+    Ok(())
+}
+
+/// `landfall mark`.
+pub(super) async fn mark(remote: &Remote, args: MarkArgs) -> Result<(), Failure> {
+    let job = remote.client.mark(&args.machine, &Mark { name: args.name }).await;
+    see_to_its_end(remote, job, args.wait.no_wait).await
+}
+
+/// `landfall test-failover`.
+pub(super) async fn test_failover(remote: &Remote, args: TestFailoverArgs) -> Result<(), Failure> {
+    let job = match args.clean_up {
+        Some(name) => remote.client.test_clean_up(&args.machine, &TestCleanUp { name }).await,
+        None => {
+            let ask = TestFailover { point: args.point.choice(), name: args.branch };
+            remote.client.test_failover(&args.machine, &ask).await
+        }
+    };
+    see_to_its_end(remote, job, args.wait.no_wait).await
+}
+
+/// `landfall failover`.
+pub(super) async fn failover(remote: &Remote, args: FailoverArgs) -> Result<(), Failure> {
+    let ask = Failover {
+        point: args.point.choice(),
+        source_is_dead: args.source_is_dead,
+        skip_drain: args.skip_drain,
+    };
+    let job = remote.client.failover(&args.machine, &ask).await;
+    see_to_its_end(remote, job, args.wait.no_wait).await
+}
+
+/// `landfall change-point`.
+pub(super) async fn change_point(remote: &Remote, args: ChangePointArgs) -> Result<(), Failure> {
+    let ask = ChangePoint { point: args.point.choice() };
+    let job = remote.client.change_point(&args.machine, &ask).await;
+    see_to_its_end(remote, job, args.wait.no_wait).await
+}
+
+fn listed(points: &Points) -> String {
+    let rows = points.points.iter().map(|point| {
+        let name = point.name.clone().unwrap_or_default();
+        let note = if point.corrupt { "corrupt" } else { "" }.to_owned();
+        vec![point.lsn.to_string(), time(point.time), kind(point.kind).to_owned(), name, note]
+    });
+    let table = table(&["LSN", "time", "kind", "name", ""], rows);
+    let legal = points.legal.iter().map(|(first, last)| format!("{first}..{last}"));
+    let legal = legal.collect::<Vec<_>>().join(", ");
+    format!("{table}\nany LSN of these with --at-lsn: {}", if legal.is_empty() { "none" } else { &legal })
+}
+
+const fn kind(kind: MarkerKind) -> &'static str {
+    match kind {
+        MarkerKind::CrashConsistent => "crash-consistent",
+        MarkerKind::FileSystemConsistent => "file-system-consistent",
+        MarkerKind::ApplicationConsistent => "application-consistent",
+        MarkerKind::User => "named",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_api_types::resource::Point;
+    use landfall_types::{Lsn, UnixNanos};
+
+    #[test]
+    fn points_are_listed_with_the_positions_between_them() {
+        let point = Point {
+            lsn: Lsn::new(17),
+            time: UnixNanos(1_800_000_000_000_000_000),
+            kind: MarkerKind::User,
+            name: Some("before-upgrade".into()),
+            corrupt: true,
+        };
+        let legal = vec![(Lsn::new(3), Lsn::new(20)), (Lsn::new(31), Lsn::new(40))];
+        let text = listed(&Points { points: vec![point], legal });
+        for part in ["17", "2027-01-15T08:00:00.000Z", "named", "before-upgrade", "corrupt", "3..20, 31..40"] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        assert!(listed(&Points::default()).ends_with("none"));
+    }
+}

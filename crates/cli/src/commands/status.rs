@@ -1,0 +1,204 @@
+use super::Remote;
+use crate::args::StatusArgs;
+use crate::failure::Failure;
+use crate::output::{self, Format, bytes, facts, line, seconds, table, time};
+use crate::screen::describe;
+use landfall_api_types::resource::{CaptureMode, Health, Machine, NodeRole, Server};
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+/// Lines of history that `status MACHINE` shows.
+const HISTORY_LINES: usize = 5;
+/// Time between two looks with `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// `landfall status`.
+pub(super) async fn status(remote: &Remote, args: StatusArgs) -> Result<(), Failure> {
+    loop {
+        if args.watch && remote.format == Format::Table && std::io::stdout().is_terminal() {
+            // Clears the screen (ECMA-48: CUP, ED).
+            let _ = write!(std::io::stdout(), "\x1b[H\x1b[2J");
+        }
+        match &args.machine {
+            Some(name) => {
+                let machine = remote.client.machine(name).await?;
+                output::print(remote.format, &machine, detail);
+            }
+            None => {
+                let machines = remote.client.machines().await?;
+                output::print(remote.format, &machines, |machines| overview(machines));
+            }
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(WATCH_INTERVAL) => line(""),
+        }
+    }
+}
+
+/// `landfall servers`.
+pub(super) async fn servers(remote: &Remote) -> Result<(), Failure> {
+    let servers = remote.client.servers().await?;
+    output::print(remote.format, &servers, |servers| registered(servers));
+    Ok(())
+}
+
+fn overview(machines: &[Machine]) -> String {
+    let rows = machines.iter().map(|machine| {
+        let problem = machine.problems.first().map_or(String::new(), ToString::to_string);
+        vec![
+            machine.name.clone(),
+            machine.state.to_string(),
+            health(machine.health).to_owned(),
+            rpo(machine),
+            progress(machine).unwrap_or_default(),
+            problem,
+        ]
+    });
+    table(&["machine", "state", "health", "RPO", "progress", "problem"], rows)
+}
+
+fn detail(machine: &Machine) -> String {
+    let disks = machine.disks.iter().map(|disk| {
+        format!("{} ({}, sectors of {})", disk.path, bytes(disk.geometry.size_bytes), disk.geometry.sector_bytes)
+    });
+    let capture = machine.capture.as_ref();
+    let point = machine.newest_point.as_ref();
+    let marks = &machine.watermarks;
+    let mut text = facts(&[
+        ("machine", machine.name.clone()),
+        ("state", format!("{} (accepts: {})", machine.state, machine.accepts.join(", "))),
+        ("health", health(machine.health).to_owned()),
+        ("RPO", rpo(machine)),
+        ("newest point", point.map_or("none".to_owned(), |point| format!("LSN {} of {}", point.lsn, time(point.time)))),
+        ("epoch", machine.epoch.number.to_string()),
+        ("path", machine.path.join(" ► ")),
+        ("capture", capture.map_or("none".to_owned(), |(mode, why)| format!("{} ({why})", mode_name(*mode)))),
+        ("disks", disks.collect::<Vec<_>>().join(", ")),
+        (
+            "LSNs",
+            format!(
+                "captured {} ≥ sent {} ≥ received {} ≥ durable {} ≥ folded {}",
+                marks.captured, marks.sent, marks.received, marks.durable, marks.folded
+            ),
+        ),
+        ("journal", format!("{} records, {}", machine.journal_records, bytes(machine.journal_bytes))),
+        ("catch-up", progress(machine).unwrap_or_else(|| "none runs".to_owned())),
+    ]);
+    for branch in &machine.branches {
+        let what = if branch.authority { "runs the machine" } else { "test or divergence" };
+        let (fork, written) = (branch.fork, bytes(branch.written_bytes));
+        let _ = write!(text, "\nbranch {} at LSN {fork}: {what}, {written} written", branch.name);
+        for export in &branch.exports {
+            let _ = write!(text, "\n  disk {}: {}", export.disk, export.uri);
+        }
+    }
+    for problem in &machine.problems {
+        let _ = write!(text, "\nproblem {problem}\n  cure: {}", problem.cure);
+    }
+    for entry in machine.history.iter().rev().take(HISTORY_LINES).rev() {
+        let _ = write!(text, "\n{} {} ({})", time(entry.time), entry.event, entry.by);
+    }
+    text
+}
+
+fn registered(servers: &[Server]) -> String {
+    let rows = servers.iter().map(|server| {
+        let last = server.last_report.map_or_else(|| "never".to_owned(), time);
+        let contact = if server.in_contact { "in contact" } else { "SILENT" };
+        let problems: Vec<_> = server.problems.iter().map(ToString::to_string).collect();
+        vec![
+            server.name.clone(),
+            role(server.role).to_owned(),
+            server.address.clone().unwrap_or_default(),
+            contact.to_owned(),
+            last,
+            server.version.clone(),
+            problems.join("; "),
+        ]
+    });
+    table(&["server", "role", "address", "contact", "last report", "version", "problems"], rows)
+}
+
+fn rpo(machine: &Machine) -> String {
+    machine.rpo_s.map_or_else(|| "no point".to_owned(), seconds)
+}
+
+fn progress(machine: &Machine) -> Option<String> {
+    let running = machine.catch_up.as_ref().filter(|catch_up| !catch_up.finished)?;
+    Some(format!("{:?}: {}", running.reason, describe(&running.progress)))
+}
+
+const fn health(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::CatchingUp => "catching up",
+        Health::NoContact => "NO CONTACT",
+        Health::Idle => "idle",
+        Health::Paused => "paused",
+    }
+}
+
+const fn mode_name(mode: CaptureMode) -> &'static str {
+    match mode {
+        CaptureMode::Data => "data",
+        CaptureMode::Bitmap => "bitmap",
+        CaptureMode::Compare => "compare",
+        CaptureMode::Served => "served",
+    }
+}
+
+const fn role(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::Agent => "agent",
+        NodeRole::ProcessServer => "process server",
+        NodeRole::MasterTarget => "master target",
+        NodeRole::Operator => "operator",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn the_overview_has_state_health_and_rpo() {
+        let text = overview(&[sample::machine()]);
+        for part in ["web-1", "protected", "catching up", "1.2 s", "25 %"] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_detail_has_watermarks_branches_problems_and_history() {
+        let text = detail(&sample::machine());
+        for part in [
+            "accepts: test-failover, failover",
+            "captured 50 ≥ sent 40 ≥ received 30 ≥ durable 20 ≥ folded 10",
+            "branch test-1 at LSN 17: test or divergence",
+            "nbd+unix:///",
+            "problem [node-failed]",
+            "cure:",
+            "protected (operator)",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_silent_server_stands_out() {
+        let text = registered(&[sample::server()]);
+        assert!(text.contains("SILENT") && text.contains("never"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_without_a_point_has_no_rpo() {
+        let machine = Machine { rpo_s: None, ..sample::machine() };
+        assert_eq!(rpo(&machine), "no point");
+    }
+}
