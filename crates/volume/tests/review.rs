@@ -373,3 +373,66 @@ fn a_release_and_a_thaw_exclude_each_other() {
         assert!(!(taken && released), "a released replica takes frames");
     }
 }
+
+/// A power cut during the repair of a log's superblock, after a cut that had left one intact copy: that one stays.
+#[test]
+fn a_second_cut_during_a_logs_repair_leaves_it_readable() {
+    let medium = SimMedium::new(512);
+    let config = landfall_journal::LogConfig {
+        log: landfall_types::LogId::from_bytes([5; 16]),
+        replica: replica_id(),
+        epoch: epoch(1),
+        base: Lsn::ZERO,
+        base_chain: Chain::ROOT,
+        segment_bytes: SEGMENT_BYTES,
+    };
+    let log = landfall_journal::Log::create(medium.root(), config).expect("created");
+    let mut producer = Producer::new(epoch(1), Lsn::ZERO, Chain::ROOT, blank(), true);
+    producer.marker(1, None);
+    let stamp = landfall_journal::Stamp {
+        epoch: producer.epoch,
+        incarnation: producer.incarnation,
+        source_position: 0,
+    };
+    log.append(stamp, &producer.records).expect("appended");
+    log.flush().expect("flushed");
+    medium.root().sync().expect("synced");
+    medium.restart_trace();
+    log.close().expect("both copies of the superblock are written anew");
+    let open = |medium: &SimMedium| landfall_journal::Log::open(medium.root()).map(|(log, _)| log);
+    for_each_power_cut(&medium.trace(), CutOptions::THOROUGH, |first| {
+        let medium = first.medium.clone();
+        medium.restart_trace();
+        drop(open(&medium).expect("one copy is intact"));
+        for_each_power_cut(&medium.trace(), CutOptions::THOROUGH, |second| {
+            let log = open(&second.medium).unwrap_or_else(|error| {
+                panic!(
+                    "cut at {} {}, then {} {}: {error}",
+                    first.step, first.mask, second.step, second.mask
+                )
+            });
+            assert_eq!(log.tail().lsn, producer.lsn());
+        });
+    });
+}
+
+/// T-13: a release that was cut off behind its fold and given up leaves nothing in the way of the next one.
+#[test]
+fn a_release_that_was_given_up_can_be_made_later() {
+    let medium = SimMedium::new(512);
+    let (replica, mut producer) = protected(&medium);
+    let early = producer.lsn();
+    producer.write(0, 0, &[1; 512]);
+    producer.send(&replica);
+    replica.freeze().expect("frozen");
+    replica.fold_with_undo(producer.lsn()).expect("the first half of a release");
+    drop(replica);
+    let replica = open_replica(&medium);
+    replica.thaw().expect("given up");
+    assert_same(&read_images(&medium), producer.content_at(early), "the old content is back");
+    producer.write(0, 512, &[2; 512]);
+    producer.send(&replica);
+    replica.freeze().expect("frozen");
+    replica.release(producer.lsn(), producer.chain(), epoch(3)).expect("released");
+    assert_same(&read_images(&medium), producer.content(), "the disks");
+}

@@ -61,6 +61,12 @@ impl Replica {
     /// # Errors
     /// [`RoleError::WrongRole`], [`RoleError::Demoted`], storage errors.
     pub fn thaw(&self) -> Result<(), RoleError> {
+        let body = self.body()?;
+        if body.role == Role::Frozen && body.undo.is_some() {
+            // A release that was cut off and given up: nobody else has had the disks. With the undo kept the image could
+            // never be folded or released again.
+            self.undo()?;
+        }
         let mut receiving = write(&self.receiving);
         let mut core = lock(&self.core);
         let mut body = core.store.body()?.clone();
