@@ -301,7 +301,7 @@ impl Log {
     /// An error that leaves it unknown what the medium holds ends this log object: [`Log::open`]
     /// finds out.
     fn poison(&self, error: JournalError) -> JournalError {
-        if !matches!(error, JournalError::Full { .. }) {
+        if poisons(&error) {
             self.state().poisoned = true;
             self.flushed.notify_all();
         }
@@ -316,6 +316,11 @@ impl Log {
         self.state().check_poison()?;
         superblock.update(change, self.bugs).map_err(|error| self.poison(error))
     }
+}
+
+/// Lack of room leaves the log as it was; after any other error it is unknown what the medium holds.
+const fn poisons(error: &JournalError) -> bool {
+    !matches!(error, JournalError::Full { .. })
 }
 
 /// A panic elsewhere leaves nothing half-done behind these locks: every change is made in one go

@@ -90,7 +90,7 @@ fn make_durable(
     let last = segments.back().expect("at least one");
     last.file.sync_data().map_err(JournalError::device("sync the last segment"))?;
     dir.sync().map_err(JournalError::device("sync the directory"))?;
-    if repair { superblock.write_both() } else { superblock.sync() }
+    if repair { superblock.repair() } else { superblock.sync() }
 }
 
 /// All segment files of the directory, whatever they hold.

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub(crate) struct SuperblockFile {
     file: Arc<dyn File>,
     current: Superblock,
+    /// The copy that recovery took.
+    taken: u64,
 }
 
 /// What the file holds.
@@ -56,11 +58,11 @@ impl Copies {
     }
 
     /// Takes the chosen copy, 0 or 1.
-    pub(crate) fn choose(self, copy: usize) -> Option<SuperblockFile> {
+    pub(crate) fn choose(self, copy: u64) -> Option<SuperblockFile> {
         let file = self.file;
         let [first, second] = self.copies;
         let chosen = if copy == 0 { first } else { second };
-        chosen.ok().map(|current| SuperblockFile { file, current })
+        chosen.ok().map(|current| SuperblockFile { file, current, taken: copy })
     }
 
     /// Both copies, for listings.
@@ -111,8 +113,8 @@ impl SuperblockFile {
         file.allocate(0, COPIES * COPY_STRIDE).map_err(JournalError::device(DOING))?;
         file.sync_data().map_err(JournalError::device(DOING))?;
         dir.sync().map_err(JournalError::device(DOING))?;
-        let created = Self { file, current: superblock };
-        created.write_both()?;
+        let created = Self { file, current: superblock, taken: 0 };
+        created.write_copies(0..COPIES, true)?;
         Ok(created)
     }
 
@@ -130,22 +132,30 @@ impl SuperblockFile {
         let before = self.current.clone();
         change(&mut self.current);
         self.current.sequence += 1;
-        let written = self.write_copies(!bugs.has(SeededBug::SuperblockWithoutFlush));
+        let written = self.write_copies(0..COPIES, !bugs.has(SeededBug::SuperblockWithoutFlush));
         written.inspect_err(|_| self.current = before)
     }
 
-    /// Writes both copies as they are: after recovery found one of them lost.
-    pub(crate) fn write_both(&self) -> Result<(), JournalError> {
-        self.write_copies(true)
+    /// Writes the copy that recovery did not take, after it found it lost or stale. The taken one is
+    /// not touched: it may be the only one that is intact, and a power cut can garble what is being
+    /// written.
+    pub(crate) fn repair(&self) -> Result<(), JournalError> {
+        self.sync()?;
+        let lost = (0..COPIES).filter(|copy| *copy != self.taken);
+        self.write_copies(lost, true)
     }
 
     /// `sync` is false only for a defect that tests put in.
-    fn write_copies(&self, sync: bool) -> Result<(), JournalError> {
+    fn write_copies(
+        &self,
+        copies: impl Iterator<Item = u64>,
+        sync: bool,
+    ) -> Result<(), JournalError> {
         const DOING: &str = "write the superblock";
         let sector_bytes = self.current.sector_bytes as usize;
         let mut sector = AlignedBuf::zeroed(sector_bytes);
         sector[..BLOCK_BYTES].copy_from_slice(&self.current.encode());
-        for copy in 0..COPIES {
+        for copy in copies {
             let offset = copy * COPY_STRIDE;
             self.file.write_at(offset, &sector).map_err(JournalError::device(DOING))?;
             if sync {

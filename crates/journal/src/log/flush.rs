@@ -1,6 +1,6 @@
 use crate::bugs::SeededBug;
-use crate::log::Log;
 use crate::log::state::Frame;
+use crate::log::{Log, poisons};
 use crate::{JournalError, Position, limits};
 use landfall_blockdev::File;
 use landfall_types::Lsn;
@@ -32,8 +32,11 @@ impl Log {
         });
         let mut state = self.state();
         state.flushing = false;
-        if let Ok(written) = result {
-            state.durable = written;
+        match &result {
+            Ok(written) => state.durable = *written,
+            // Before a waiter can begin its own flush: a sync that is tried again succeeds without
+            // having written what the failed one lost.
+            Err(error) => state.poisoned |= poisons(error),
         }
         drop(state);
         self.flushed.notify_all();
@@ -54,7 +57,10 @@ impl Log {
         let file = Arc::clone(&state.last().file);
         drop(state);
         let result = self.write_pending(&*file);
-        self.state().flushing = false;
+        let mut state = self.state();
+        state.flushing = false;
+        state.poisoned |= result.as_ref().is_err_and(poisons);
+        drop(state);
         self.flushed.notify_all();
         match result {
             // The records are in the log; that there is no room is for the flush to say.
