@@ -134,6 +134,10 @@ impl Cx<'_> {
         self.machine.authority.replicated = lineage;
         self.change_authority(&Change::Promoted { epoch: holder.epoch.id })?;
         let detail = format!("{} disks, {folded_bytes} bytes were written into them", disks.len());
+        // The disks may have other paths than when they were protected: the agent must capture these.
+        for (disk, path) in self.machine.body.disks.iter_mut().zip(&disks) {
+            disk.path.clone_from(path);
+        }
         self.job.body.vars.released = disks;
         Done::with(detail)
     }

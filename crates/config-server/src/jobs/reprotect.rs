@@ -41,6 +41,10 @@ pub(crate) async fn reprotect_estimate(
         return Err(unexpected(app, node, &outcome));
     };
     let mut divergence: Vec<_> = divergence.into_iter().filter(|one| !one.discarded).collect();
+    for one in divergence.iter_mut().filter(|one| one.server.is_empty()) {
+        // A target does not know the name that it is registered under.
+        one.server = app.fleet.name(node);
+    }
     if !divergence.iter().any(|one| one.name == OLD_DISKS) {
         divergence.push(old_disks(app, &machine, home));
     }

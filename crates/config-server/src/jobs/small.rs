@@ -6,6 +6,12 @@ use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::resource::JobOutcome;
 use landfall_api_types::{ApiError, codes};
 use landfall_types::{BranchId, NodeId, ReplicaId};
+use std::time::{Duration, Instant};
+
+/// How long a change may take to be reported: some reports long.
+const REPORT_PATIENCE: Duration = Duration::from_secs(3);
+/// How often reports are looked at meanwhile.
+const REPORT_POLL: Duration = Duration::from_millis(20);
 
 impl Cx<'_> {
     pub(super) async fn make_test_branch(&mut self) -> Result<Done, Failure> {
@@ -30,6 +36,7 @@ impl Cx<'_> {
         let OrderOutcome::Branch(branch) = outcome else {
             return Err(unexpected(self.app, node, &outcome).into());
         };
+        self.reported(node, replica, |names| names.contains(&branch.name.as_str())).await;
         let detail = format!("branch {} at LSN {}", branch.name, branch.fork);
         self.job.body.outcome = Some(JobOutcome::Branch(branch));
         Done::with(detail)
@@ -50,8 +57,26 @@ impl Cx<'_> {
         };
         let name = ask.name.clone();
         let (node, replica) = self.branch_place(&name);
-        self.order(node, "drop", &Order::MtDropBranch { replica, name }).await?;
+        let order = Order::MtDropBranch { replica, name: name.clone() };
+        self.order(node, "drop", &order).await?;
+        self.reported(node, replica, |names| !names.contains(&name.as_str())).await;
         Done::with("")
+    }
+
+    /// What commands are checked against is what nodes report, once a second: a job that has ended must be seen there,
+    /// or the next command is refused for a reason that is over. A target that falls silent just then is not waited for.
+    async fn reported(&self, node: NodeId, replica: ReplicaId, is_so: impl Fn(&[&str]) -> bool) {
+        let deadline = Instant::now() + REPORT_PATIENCE;
+        while Instant::now() < deadline {
+            let report = self.app.fleet.replica(node, replica);
+            let seen = report.is_some_and(|report| {
+                is_so(&report.branches.iter().map(|one| one.name.as_str()).collect::<Vec<_>>())
+            });
+            if seen {
+                return;
+            }
+            tokio::time::sleep(REPORT_POLL).await;
+        }
     }
 
     /// The replica that has a branch of this name: a test at home outlives the way back.
