@@ -14,15 +14,19 @@ use landfall_api_types::{ApiError, codes};
 use landfall_types::OrderId;
 use landfall_volume::PointSelector;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Carries orders out on a target.
-pub struct Handler(Arc<Target>);
+pub struct Handler {
+    target: Arc<Target>,
+    changed: Arc<Notify>,
+}
 
 impl Handler {
-    /// On this target.
+    /// On this target; `changed` is told after each order, so that the next report need not wait for its turn.
     #[must_use]
-    pub const fn new(target: Arc<Target>) -> Self {
-        Self(target)
+    pub const fn new(target: Arc<Target>, changed: Arc<Notify>) -> Self {
+        Self { target, changed }
     }
 }
 
@@ -30,13 +34,14 @@ type Outcome = Result<OrderOutcome, ApiError>;
 
 impl OrderHandler for Handler {
     async fn carry_out(&self, id: OrderId, order: Order) -> Outcome {
-        let target = &self.0;
+        let target = &self.target;
         let told = format!("{order:?}");
         let outcome = Box::pin(target.carry_out(order)).await;
         match &outcome {
             Ok(_) => tracing::info!(%id, order = told, "order carried out"),
             Err(error) => tracing::warn!(%id, order = told, %error, "order refused"),
         }
+        self.changed.notify_one();
         outcome
     }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often the master target reports.
@@ -124,16 +125,18 @@ pub async fn run(
     let sessions = tokio::spawn(serve_receiver(listener, receiver, sink, shutdown.clone()));
     target.resume_reverse().await;
     let kept = tokio::spawn(maintenance::run(Arc::clone(&target), shutdown.clone()));
+    let changed = Arc::new(Notify::new());
     let reports = tokio::spawn(report(
         Arc::clone(&target),
         client.clone(),
         address.clone(),
+        Arc::clone(&changed),
         shutdown.clone(),
     ));
 
     let orders = OrderLoop::open(client, &config.state_dir).map_err(MasterTargetError::Ledger)?;
     tell_ready(&config, &address, &socket)?;
-    let handler = Arc::new(Handler::new(Arc::clone(&target)));
+    let handler = Arc::new(Handler::new(Arc::clone(&target), changed));
     let result = orders.run(handler, shutdown.clone()).await;
     shutdown.cancel();
     // No write is cut off: what is in flight is answered, then the socket goes.
@@ -211,6 +214,7 @@ async fn report(
     target: Arc<Target>,
     client: NodeClient,
     address: String,
+    changed: Arc<Notify>,
     shutdown: CancellationToken,
 ) {
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
@@ -219,6 +223,8 @@ async fn report(
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
+            // What an order has changed is what the configuration server checks the next command against.
+            () = changed.notified() => {}
         }
         let report = target.report(&address).await;
         tokio::select! {
