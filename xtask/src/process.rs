@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {
-    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // At run time first: two checkouts that share a target directory share the built xtask as well.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let mut path = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     path.pop();
     path
 }
