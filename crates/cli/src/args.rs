@@ -9,7 +9,10 @@ pub(crate) use machine::{
     ChangePointArgs, DivergenceArgs, FailoverArgs, JobsArgs, JobsCommand, MachineArgs, MarkArgs,
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
 };
-pub(crate) use roles::{AgentArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand};
+pub(crate) use roles::{
+    AgentArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs,
+    ServerCommand,
+};
 
 use crate::output::Format;
 use clap::{Parser, Subcommand};
@@ -42,7 +45,6 @@ answer, 6 this machine lacks something, 7 stored data is not what was written.";
 
 /// One command.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub(crate) enum Command {
     /// Run a configuration server
     Server(ServerArgs),

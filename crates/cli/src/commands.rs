@@ -36,7 +36,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| anyhow::Error::new(error).context("start the runtime"))?;
+    let runtime =
+        runtime.map_err(|error| anyhow::Error::new(error).context("start the runtime"))?;
     runtime.block_on(dispatch(cli))
 }
 

@@ -32,7 +32,10 @@ impl Status {
         (Self::Failed, "it was tried and failed, or a check failed"),
         (Self::Usage, "the command line is not understood"),
         (Self::Refused, "refused before anything was changed; the code says why"),
-        (Self::NeedsOperator, "a job waits for a person; mend what it says, then `landfall jobs retry ID`"),
+        (
+            Self::NeedsOperator,
+            "a job waits for a person; mend what it says, then `landfall jobs retry ID`",
+        ),
         (Self::Unreachable, "a server does not answer; try again"),
         (Self::Missing, "this machine lacks something; nothing was changed"),
         (Self::Corrupt, "stored data is not what was written"),

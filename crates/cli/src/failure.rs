@@ -68,7 +68,8 @@ impl Failure {
                     JobState::RolledBack => "failed and was undone",
                     JobState::Running | JobState::Succeeded => "has not ended",
                 };
-                let mut text = format!("job {} ({} of {}) {state}", job.id, job.kind, job.machine_name);
+                let mut text =
+                    format!("job {} ({} of {}) {state}", job.id, job.kind, job.machine_name);
                 if let Some(error) = &job.error {
                     let _ = write!(text, "\n{}", refusal(error));
                 }
@@ -88,7 +89,8 @@ impl Failure {
 }
 
 fn refusal(error: &ApiError) -> String {
-    let mut text = format!("error [{}]\n  cause: {}\n  cure:  {}", error.code, error.cause, error.cure);
+    let mut text =
+        format!("error [{}]\n  cause: {}\n  cure:  {}", error.code, error.cause, error.cure);
     for (name, value) in &error.details {
         let _ = write!(text, "\n  {name}: {value}");
     }
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_refusal_in_json_has_the_same_and_the_status() {
-        let value: serde_json::Value = serde_json::from_str(&refused().render(Format::Json)).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&refused().render(Format::Json)).unwrap();
         assert_eq!(value["status"], 3);
         assert_eq!(value["error"]["code"], "wrong-state");
         assert_eq!(value["error"]["cure"], "fail over first");

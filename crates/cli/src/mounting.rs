@@ -22,6 +22,8 @@ pub(crate) fn how_to_mount(branch: &Branch) -> String {
             export.uri
         );
     }
-    text.push_str("\nBefore the branch goes: umount, losetup --detach, and umount the directory of nbdfuse.");
+    text.push_str(
+        "\nBefore the branch goes: umount, losetup --detach, and umount the directory of nbdfuse.",
+    );
     text
 }

@@ -45,7 +45,11 @@ pub(crate) fn job(state: JobState) -> Job {
         machine: MachineId::from_bytes([3; 16]),
         machine_name: "web-1".into(),
         state,
-        steps: vec![Step { name: "promote".into(), state: StepState::Succeeded, detail: String::new() }],
+        steps: vec![Step {
+            name: "promote".into(),
+            state: StepState::Succeeded,
+            detail: String::new(),
+        }],
         progress: Some(progress()),
         error: Some(failed()),
         outcome: None,

@@ -42,8 +42,14 @@ fn only_one_point_can_be_chosen() {
     understood(&["failover", "web-1", "--at-lsn", "17", "--source-is-dead", "power is off"]);
     understood(&["change-point", "web-1", "--at-time", "2026-03-01T12:00:00Z"]);
     understood(&["test-failover", "web-1", "--name", "before-upgrade", "--branch", "try"]);
-    assert!(refused(&["failover", "web-1", "--at-lsn", "17", "--point", "latest"]).contains("cannot be used with"));
-    assert!(refused(&["failover", "web-1", "--at-lsn", "17", "--name", "x"]).contains("cannot be used with"));
+    assert!(
+        refused(&["failover", "web-1", "--at-lsn", "17", "--point", "latest"])
+            .contains("cannot be used with")
+    );
+    assert!(
+        refused(&["failover", "web-1", "--at-lsn", "17", "--name", "x"])
+            .contains("cannot be used with")
+    );
     assert!(refused(&["failover", "web-1", "--at-lsn", "now"]).contains("invalid"));
 }
 
@@ -59,7 +65,14 @@ fn protect_needs_servers_and_a_disk() {
     let servers = ["--agent", "a", "--process-server", "p", "--master-target", "m"];
     let disk = ["--disk", "/dev/vda", "--disk", "/dev/vdb"];
     understood(&[&["protect", "web-1"][..], &servers, &disk].concat());
-    understood(&[&["protect", "web-1", "--marker-interval", "500ms", "--retention", "72h"][..], &servers, &disk].concat());
+    understood(
+        &[
+            &["protect", "web-1", "--marker-interval", "500ms", "--retention", "72h"][..],
+            &servers,
+            &disk,
+        ]
+        .concat(),
+    );
     refused(&[&["protect", "web-1"][..], &servers].concat());
     refused(&[&["protect", "web-1"][..], &disk].concat());
     refused(&[&["protect", "web-1", "--retention", "soon"][..], &servers, &disk].concat());

@@ -45,7 +45,7 @@ pub struct Figures {
     pub failback_s: Option<f64>,
     /// Protected again: bytes sent for a catch-up.
     pub protect_again_bytes: Option<u64>,
-    /// Records in the journal of the recovery site.
+    /// Records of the machine's log from the first copy to the end.
     pub journal_records: Option<u64>,
     /// Ledger entries at the end.
     pub entries: Option<u64>,

@@ -130,7 +130,9 @@ impl Role {
     /// Its status, and the end of its log.
     pub(crate) fn lives(&mut self) -> Result<()> {
         match self.child.try_wait().context("look at a role")? {
-            Some(status) => bail!("{} ended by itself with {status}: {}", self.name, last_lines(&self.log)),
+            Some(status) => {
+                bail!("{} ended by itself with {status}: {}", self.name, last_lines(&self.log))
+            }
             None => Ok(()),
         }
     }

@@ -192,11 +192,14 @@ pub(crate) struct ReprotectArgs {
 
 /// `landfall jobs`.
 #[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   landfall jobs
   landfall jobs 0198c1d2-…              follow one to its end
-  landfall jobs retry 0198c1d2-…        go on with one that waits for a person")]
+  landfall jobs retry 0198c1d2-…        go on with one that waits for a person"
+)]
 pub(crate) struct JobsArgs {
     #[command(subcommand)]
     pub(crate) command: Option<JobsCommand>,

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 /// `landfall server`.
 #[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 At its first start it makes a certificate authority, a registration passphrase and operators'
 credentials; STATE/ready.json says where.
 
 Example:
-  landfall server --state /var/lib/landfall/server --listen 192.0.2.10:7600")]
+  landfall server --state /var/lib/landfall/server --listen 192.0.2.10:7600"
+)]
 pub(crate) struct ServerArgs {
     #[command(subcommand)]
     pub(crate) command: Option<ServerCommand>,

@@ -156,7 +156,13 @@ mod tests {
     #[test]
     fn a_failover_that_succeeded_says_how_to_mount_its_disks() {
         let text = text(&sample::failover());
-        for part in ["failover of web-1: succeeded", "done       promote", "nbdfuse", "losetup", "journal_only"] {
+        for part in [
+            "failover of web-1: succeeded",
+            "done       promote",
+            "nbdfuse",
+            "losetup",
+            "journal_only",
+        ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
     }

@@ -19,7 +19,9 @@ pub(super) fn journal(command: &JournalCommand, format: Format) -> Result<(), Fa
         }
         JournalCommand::Dump { path } => {
             let found = look(path, Depth::Records)?;
-            output::print(format, &records(&found), |_| found.listing().to_string().trim_end().to_owned());
+            output::print(format, &records(&found), |_| {
+                found.listing().to_string().trim_end().to_owned()
+            });
             Ok(())
         }
         JournalCommand::Verify { path } => verify(path, format),
@@ -141,7 +143,7 @@ fn records(found: &Inspection) -> Vec<Line> {
         },
         disk: record.header.disk.0,
         offset: record.header.offset,
-        length: record.header.length.into(),
+        length: record.header.length,
         catch_up: record.header.catch_up,
         control: record.control.as_ref().map(|control| format!("{control:?}")),
     };

@@ -59,7 +59,10 @@ fn listed(points: &Points) -> String {
     let table = table(&["LSN", "time", "kind", "name", ""], rows);
     let legal = points.legal.iter().map(|(first, last)| format!("{first}..{last}"));
     let legal = legal.collect::<Vec<_>>().join(", ");
-    format!("{table}\nany LSN of these with --at-lsn: {}", if legal.is_empty() { "none" } else { &legal })
+    format!(
+        "{table}\nany LSN of these with --at-lsn: {}",
+        if legal.is_empty() { "none" } else { &legal }
+    )
 }
 
 const fn kind(kind: MarkerKind) -> &'static str {
@@ -88,7 +91,14 @@ mod tests {
         };
         let legal = vec![(Lsn::new(3), Lsn::new(20)), (Lsn::new(31), Lsn::new(40))];
         let text = listed(&Points { points: vec![point], legal });
-        for part in ["17", "2027-01-15T08:00:00.000Z", "named", "before-upgrade", "corrupt", "3..20, 31..40"] {
+        for part in [
+            "17",
+            "2027-01-15T08:00:00.000Z",
+            "named",
+            "before-upgrade",
+            "corrupt",
+            "3..20, 31..40",
+        ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
         assert!(listed(&Points::default()).ends_with("none"));

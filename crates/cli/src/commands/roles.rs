@@ -80,7 +80,8 @@ pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
 /// What is the same for all: the state directory, the log on standard error, a clean end at SIGTERM and SIGINT.
 fn begin(state: &Path) -> Result<CancellationToken> {
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
-    let filter = EnvFilter::try_from_env("LANDFALL_LOG").or_else(|_| EnvFilter::try_new(LOG_DEFAULT));
+    let filter =
+        EnvFilter::try_from_env("LANDFALL_LOG").or_else(|_| EnvFilter::try_new(LOG_DEFAULT));
     let filter = filter.context("understand LANDFALL_LOG")?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Fails only where a program that contains this library has its own.

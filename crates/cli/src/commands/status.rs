@@ -64,7 +64,12 @@ fn overview(machines: &[Machine]) -> String {
 
 fn detail(machine: &Machine) -> String {
     let disks = machine.disks.iter().map(|disk| {
-        format!("{} ({}, sectors of {})", disk.path, bytes(disk.geometry.size_bytes), disk.geometry.sector_bytes)
+        format!(
+            "{} ({}, sectors of {})",
+            disk.path,
+            bytes(disk.geometry.size_bytes),
+            disk.geometry.sector_bytes
+        )
     });
     let capture = machine.capture.as_ref();
     let point = machine.newest_point.as_ref();
@@ -74,10 +79,19 @@ fn detail(machine: &Machine) -> String {
         ("state", format!("{} (accepts: {})", machine.state, machine.accepts.join(", "))),
         ("health", health(machine.health).to_owned()),
         ("RPO", rpo(machine)),
-        ("newest point", point.map_or("none".to_owned(), |point| format!("LSN {} of {}", point.lsn, time(point.time)))),
+        (
+            "newest point",
+            point.map_or("none".to_owned(), |point| {
+                format!("LSN {} of {}", point.lsn, time(point.time))
+            }),
+        ),
         ("epoch", machine.epoch.number.to_string()),
         ("path", machine.path.join(" ► ")),
-        ("capture", capture.map_or("none".to_owned(), |(mode, why)| format!("{} ({why})", mode_name(*mode)))),
+        (
+            "capture",
+            capture
+                .map_or("none".to_owned(), |(mode, why)| format!("{} ({why})", mode_name(*mode))),
+        ),
         ("disks", disks.collect::<Vec<_>>().join(", ")),
         (
             "LSNs",
@@ -86,7 +100,10 @@ fn detail(machine: &Machine) -> String {
                 marks.captured, marks.sent, marks.received, marks.durable, marks.folded
             ),
         ),
-        ("journal", format!("{} records, {}", machine.journal_records, bytes(machine.journal_bytes))),
+        (
+            "journal",
+            format!("{} records, {}", machine.journal_records, bytes(machine.journal_bytes)),
+        ),
         ("catch-up", progress(machine).unwrap_or_else(|| "none runs".to_owned())),
     ]);
     for branch in &machine.branches {

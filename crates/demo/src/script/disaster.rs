@@ -2,17 +2,18 @@
 
 use super::fleet::Fleet;
 use super::recovered::{Recovered, read_first_block};
-use super::stage::{MACHINE, Stage};
+use super::stage::{MACHINE, Stage, told};
 use super::test_failover::{NamedPoint, inspect};
 use crate::ledger::Ledger;
 use crate::machine::{HomeDisks, RunningMachine};
+use crate::wait;
 use crate::workload::Acknowledged;
 use anyhow::{Result, ensure};
 use landfall_api_client::Client;
 use landfall_api_types::request::{ChangePoint, Failover, PointChoice};
 use landfall_api_types::resource::Branch;
 use landfall_model::MachineState;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most seconds of acknowledged work that a disaster may cost here: the link is as fast as memory, the rest is
 /// group commit on a busy machine.
@@ -52,8 +53,8 @@ pub(super) async fn disaster(
     stage.check("failover to latest: clean, the ledger is right, little is lost", found);
     let latest = latest?;
     go_on(stage, recovered, latest, asked)?;
-    change_points(stage, client, older, latest).await?;
-    settle(stage, client).await
+    let branch = change_points(stage, client, older, latest).await?;
+    settle(stage, client, &branch).await
 }
 
 /// Everything at home at once: processes by SIGKILL, file systems without a last write, disks detached.
@@ -113,7 +114,7 @@ async fn change_points(
     client: &Client,
     older: &NamedPoint,
     latest: Ledger,
-) -> Result<()> {
+) -> Result<Branch> {
     let branch = change(stage, client, PointChoice::Name(older.name.clone())).await?;
     let found = inspect(stage, &branch).await.and_then(|ledger| older.fits(ledger));
     stage.check("another point: clean, and the ledger is that of then", found);
@@ -123,21 +124,29 @@ async fn change_points(
         Ok(format!("entries 1..={} as before", ledger.disk1))
     });
     stage.check("latest again: the same as at the failover", found);
-    Ok(())
+    Ok(branch)
 }
 
 async fn change(stage: &mut Stage<'_>, client: &Client, point: PointChoice) -> Result<Branch> {
     stage.finish_branch(client, client.change_point(MACHINE, &ChangePoint { point }).await).await
 }
 
+/// Status shows one branch with authority: the one that was chosen last (trap T-17).
+async fn one_has_authority(stage: &mut Stage<'_>, client: &Client, branch: &Branch) {
+    let shown = wait::until("status shows the authority", Duration::from_secs(10), || async {
+        let branches = client.machine(MACHINE).await.map_err(told)?.branches;
+        let names = branches.into_iter().filter(|one| one.authority).map(|one| one.name);
+        let names: Vec<_> = names.collect();
+        Ok((names == [branch.name.as_str()]).then_some(()))
+    });
+    let found = shown.await.map(|()| branch.name.clone());
+    stage.check("one branch has authority, the chosen one", found);
+}
+
 /// The machine runs on the branch for good.
-async fn settle(stage: &mut Stage<'_>, client: &Client) -> Result<Elsewhere> {
-    let branches = client.machine(MACHINE).await.map_err(super::stage::told)?.branches;
-    let mut with_authority = branches.into_iter().filter(|branch| branch.authority);
-    let (Some(branch), None) = (with_authority.next(), with_authority.next()) else {
-        anyhow::bail!("not exactly one branch has authority");
-    };
-    let recovered = Recovered::mount(stage, &branch)?;
+async fn settle(stage: &mut Stage<'_>, client: &Client, branch: &Branch) -> Result<Elsewhere> {
+    one_has_authority(stage, client, branch).await;
+    let recovered = Recovered::mount(stage, branch)?;
     let mut machine = RunningMachine::start(&stage.workload("recovery"), recovered.mounts())?;
     machine.work(stage.scale.entries / 2)?;
     stage.finish(client, client.commit(MACHINE).await).await?;
