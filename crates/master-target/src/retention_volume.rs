@@ -3,6 +3,7 @@
 use landfall_api_types::{ApiError, codes};
 use landfall_types::Class;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,9 @@ pub enum RetentionUnfit {
         /// The state directory.
         state: PathBuf,
     },
+    /// Another master target runs on it.
+    #[error("another master target runs on {}", .0.display())]
+    InUse(PathBuf),
     /// It holds something else.
     #[error("{} serves another purpose: it holds {name:?}", path.display())]
     OtherPurpose {
@@ -111,9 +115,35 @@ pub fn check_retention_volume(retention: &Path, state: &Path) -> Result<(), Rete
     }
 }
 
+/// Claims a directory for the life of this process: two master targets on one would both take a replica's role for
+/// theirs, and two branches of one epoch would be writable (promise P6). Ends with the process, however that ends.
+///
+/// # Errors
+/// [`RetentionUnfit::InUse`], [`RetentionUnfit::Unreadable`].
+pub(crate) fn claim_retention_volume(retention: &Path) -> Result<File, RetentionUnfit> {
+    let unreadable =
+        |source: io::Error| RetentionUnfit::Unreadable { path: retention.to_owned(), source };
+    let claim = File::open(retention).map_err(unreadable)?;
+    match claim.try_lock() {
+        Ok(()) => Ok(claim),
+        Err(TryLockError::WouldBlock) => Err(RetentionUnfit::InUse(retention.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unreadable(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_master_target_on_one_volume_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let claim = claim_retention_volume(dir.path()).expect("nobody runs on it");
+        let refused = claim_retention_volume(dir.path());
+        assert!(matches!(refused, Err(RetentionUnfit::InUse(_))), "{refused:?}");
+        drop(claim);
+        claim_retention_volume(dir.path()).expect("the first has ended");
+    }
 
     /// RQ-RV-1: the reason is named.
     #[test]

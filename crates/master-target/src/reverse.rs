@@ -100,6 +100,9 @@ impl Reverse {
             compression: Compression::default(),
             options: SenderOptions { retry_permanent_ms: Some(RETRY_PERMANENT_MS) },
         };
+        // Until home says what it has, nothing is trimmed: were home away for longer than the retention, a fold would
+        // take what it still needs, and its position could never be continued.
+        hosted.replica.keep_records_behind(Lsn::ZERO);
         let sender = run_sender(config, Arc::clone(&source) as Arc<dyn landfall_repl::LogSource>);
         let reverse = Arc::new(Self {
             spec,

@@ -1,7 +1,7 @@
 //! The master target as a process: enrolment, listener, exports, orders, reports.
 
 use crate::orders::Handler;
-use crate::retention_volume::{RetentionUnfit, check_retention_volume};
+use crate::retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 use crate::reverse::ReverseStarter;
 use crate::sink::Sink;
 use crate::target::{Target, TargetOptions};
@@ -108,6 +108,8 @@ pub async fn run(
     make_dir(&config.state_dir)?;
     check_retention_volume(&config.retention_dir, &config.state_dir)
         .map_err(MasterTargetError::Retention)?;
+    let _claim =
+        claim_retention_volume(&config.retention_dir).map_err(MasterTargetError::Retention)?;
     let listen = |source| MasterTargetError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?.to_string();
