@@ -95,10 +95,7 @@ fn member(
 }
 
 /// A new certificate over the same key, for members beside the authority.
-pub(crate) fn renew(
-    authority: &FleetAuthority,
-    credentials: &Credentials,
-) -> Result<(), PkiError> {
+pub(crate) fn renew(authority: &FleetAuthority, credentials: &Credentials) -> Result<(), PkiError> {
     let request = credentials.renewal_request()?;
     let certificate = authority.sign(&request, credentials.identity(), SystemTime::now())?;
     credentials.renew(&certificate.pem)

@@ -1,7 +1,7 @@
 //! Nodes and what they last said: in memory, because they say it again every second.
 
 use crate::Timing;
-use landfall_api_types::node::{AgentReport, RelayReport, Report, ReplicaReport};
+use landfall_api_types::node::{AgentReport, RelayReport, ReplicaReport, Report};
 use landfall_api_types::resource::{NodeRole, Server};
 use landfall_types::{NodeId, ReplicaId, UnixNanos};
 use std::collections::HashMap;
@@ -33,11 +33,12 @@ pub(crate) struct Node {
 pub(crate) struct Fleet {
     nodes: Mutex<HashMap<NodeId, Node>>,
     timing: Timing,
+    started: Instant,
 }
 
 impl Fleet {
     pub(crate) fn new(timing: Timing) -> Self {
-        Self { nodes: Mutex::new(HashMap::new()), timing }
+        Self { nodes: Mutex::new(HashMap::new()), timing, started: Instant::now() }
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Node>> {
@@ -76,6 +77,17 @@ impl Fleet {
     /// It reports and polls. Silence is no proof of anything, it only decides whom a job waits for.
     pub(crate) fn in_contact(&self, id: NodeId) -> bool {
         self.nodes().get(&id).is_some_and(|node| node.in_contact(&self.timing))
+    }
+
+    /// It is out of contact, and not only because this server has just started: a relay that has had no time to report
+    /// must not be passed over as if it were dead (trap T-14).
+    pub(crate) fn gone(&self, id: NodeId) -> bool {
+        let nodes = self.nodes();
+        let Some(node) = nodes.get(&id) else { return true };
+        let waited = self.started.elapsed() > self.timing.report_silence;
+        // Both its loops have found this server before.
+        let known = node.heard.is_some() && (node.polls > 0 || node.polled.is_some());
+        !node.in_contact(&self.timing) && (known || waited)
     }
 
     /// Marks a poll as waiting, until what it gives is dropped: also when the connection breaks.

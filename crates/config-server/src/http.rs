@@ -95,7 +95,9 @@ async fn only(
     let caller = request.extensions().get::<Caller>().and_then(|caller| caller.0);
     match caller {
         Some(caller) if accepted(caller.role) => next.run(request).await,
-        Some(caller) => refuse(format!("this takes {whose} certificate, not one of {}", caller.role)),
+        Some(caller) => {
+            refuse(format!("this takes {whose} certificate, not one of {}", caller.role))
+        }
         None => refuse(format!("this takes {whose} certificate; none was shown")),
     }
 }

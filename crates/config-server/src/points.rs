@@ -50,9 +50,7 @@ pub(crate) fn choose(points: &Points, choice: &PointChoice) -> Result<PointChoic
 /// Names can be given twice: the newest one counts.
 fn named<'a>(points: &'a Points, name: &str) -> Result<&'a Point, ApiError> {
     let found = points.points.iter().rev().find(|point| point.name.as_deref() == Some(name));
-    found.ok_or_else(|| {
-        ApiError::new(&codes::NO_SUCH_POINT, format!("no point is named {name:?}"))
-    })
+    found.ok_or_else(|| ApiError::new(&codes::NO_SUCH_POINT, format!("no point is named {name:?}")))
 }
 
 /// The newest marker not later than `time`. After a clock step back several stretches of the log hold the same times:
@@ -120,8 +118,10 @@ mod tests {
 
     #[test]
     fn names_times_and_positions() {
-        let kept =
-            points(&[(10, 100, None), (20, 200, Some("a")), (30, 300, Some("a"))], &[(5, 22), (28, 40)]);
+        let kept = points(
+            &[(10, 100, None), (20, 200, Some("a")), (30, 300, Some("a"))],
+            &[(5, 22), (28, 40)],
+        );
         assert_eq!(lsn(&kept, PointChoice::Name("a".to_owned())), Ok(30), "the newest of a name");
         assert_eq!(lsn(&kept, PointChoice::Time(UnixNanos(250))), Ok(20));
         assert_eq!(lsn(&kept, PointChoice::Time(UnixNanos(9999))), Ok(30));
@@ -146,11 +146,21 @@ mod tests {
     #[test]
     fn t6_a_time_that_two_stretches_hold_lists_the_candidates() {
         let kept = points(
-            &[(1, 10, None), (2, 20, None), (3, 30, None), (4, 15, None), (5, 25, None), (6, 35, None)],
+            &[
+                (1, 10, None),
+                (2, 20, None),
+                (3, 30, None),
+                (4, 15, None),
+                (5, 25, None),
+                (6, 35, None),
+            ],
             &[(1, 9)],
         );
         let error = choose(&kept, &PointChoice::Time(UnixNanos(22))).expect_err("ambiguous");
-        assert_eq!((error.code.as_str(), error.details["candidates"].as_str()), ("ambiguous-time", "2,4"));
+        assert_eq!(
+            (error.code.as_str(), error.details["candidates"].as_str()),
+            ("ambiguous-time", "2,4")
+        );
         assert_eq!(lsn(&kept, PointChoice::Time(UnixNanos(12))), Ok(1), "only before the step");
         assert_eq!(lsn(&kept, PointChoice::Time(UnixNanos(40))), Ok(6), "only after it");
     }

@@ -70,7 +70,8 @@ async fn look(app: &Arc<App>) -> Result<(), ServerError> {
             }
             MachineState::Reprotecting if home_point_durable(app, &machine) => {
                 // Somebody else may have begun a job in between: then it is looked at again.
-                if let Err(error) = start_internal(app, machine.row.id, Kind::CloseReprotect).await {
+                if let Err(error) = start_internal(app, machine.row.id, Kind::CloseReprotect).await
+                {
                     tracing::debug!(%error, "the reprotect is closed later");
                 }
             }

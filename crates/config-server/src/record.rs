@@ -2,10 +2,10 @@
 
 use crate::ServerError;
 use crate::jobs::{Kind, Params};
+use landfall_api_types::ApiError;
 use landfall_api_types::order::ReplicaPosition;
 use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::{Branch, Disk, JobOutcome, JobState};
-use landfall_api_types::ApiError;
 use landfall_model::authority::Authority;
 use landfall_model::{Event, MachineState};
 use landfall_store::{AuthorityRow, JobRow, MachineRow, StepRow, Tx};

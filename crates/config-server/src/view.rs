@@ -98,10 +98,7 @@ impl MachineRecord {
 
 /// States in which nothing replicates.
 const fn idle(state: MachineState) -> bool {
-    matches!(
-        state,
-        MachineState::Unprotected | MachineState::FailedOver | MachineState::Committed
-    )
+    matches!(state, MachineState::Unprotected | MachineState::FailedOver | MachineState::Committed)
 }
 
 fn health(app: &App, machine: &MachineRecord, direction: &Direction) -> Health {
@@ -111,9 +108,10 @@ fn health(app: &App, machine: &MachineRecord, direction: &Direction) -> Health {
     if direction.path.iter().any(|node| !app.fleet.in_contact(*node)) {
         return Health::NoContact;
     }
-    let legal = direction.target.as_ref().is_some_and(|report| {
-        report.open_windows.is_empty() && report.newest_legal.is_some()
-    });
+    let legal = direction
+        .target
+        .as_ref()
+        .is_some_and(|report| report.open_windows.is_empty() && report.newest_legal.is_some());
     if legal { Health::Healthy } else { Health::CatchingUp }
 }
 
@@ -193,7 +191,8 @@ async fn problems(
             && agent.machine == Some(machine.row.id)
             && (node.id, agent.instance) != expected
         {
-            let cause = format!("{} says that it is this machine, and is another instance", node.name);
+            let cause =
+                format!("{} says that it is this machine, and is another instance", node.name);
             problems.push(ApiError::new(&codes::OTHER_INSTANCE, cause).detail("server", node.name));
         }
     }

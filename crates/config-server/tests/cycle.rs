@@ -145,7 +145,10 @@ async fn change_points(fleet: &Fleet) {
             other => panic!("no branch: {other:?}"),
         }
     };
-    assert_eq!(change(PointChoice::Name("before".to_owned())).await, (lsn(20), "epoch-3".to_owned()));
+    assert_eq!(
+        change(PointChoice::Name("before".to_owned())).await,
+        (lsn(20), "epoch-3".to_owned())
+    );
     assert_eq!(change(PointChoice::Latest).await, (lsn(40), "epoch-4".to_owned()));
     let missing = ChangePoint { point: PointChoice::Name("never".to_owned()) };
     let job = fleet.ended(fleet.client.change_point(MACHINE, &missing).await).await;

@@ -160,7 +160,10 @@ async fn t14_relays_are_drained_named_or_asked_about() {
     let job = fleet.done(fleet.client.failover(MACHINE, &Fleet::failover_request()).await).await;
     let drain = job.steps.iter().find(|step| step.name == "drain-forward").expect("a step");
     assert_eq!(drain.state, StepState::Skipped);
-    assert!(drain.detail.contains("out of contact") && drain.detail.contains("4096 bytes"), "{drain:?}");
+    assert!(
+        drain.detail.contains("out of contact") && drain.detail.contains("4096 bytes"),
+        "{drain:?}"
+    );
     let told = fleet.machine().await.history;
     assert!(told.iter().any(|entry| entry.event.contains("4096 bytes")), "{told:#?}");
 }
@@ -190,7 +193,8 @@ async fn a_silent_node_is_waited_for_and_named() {
         world.hold("mt-freeze");
     });
     let job = fleet.client.failover(MACHINE, &Fleet::failover_request()).await.expect("accepted");
-    until("it waits", async || fleet.world(|world| world.count("ps-drain") > 0).then_some(())).await;
+    until("it waits", async || fleet.world(|world| world.count("ps-drain") > 0).then_some(()))
+        .await;
     fleet.kill("mt-recovery").await;
     until("it is named", async || {
         let job = fleet.client.job(job.id).await.ok()?;
@@ -216,7 +220,10 @@ async fn a_refused_promotion_is_retried_or_given_up_and_an_open_one_is_not() {
         world.refuse_next("mt-promote", refusal());
     });
     let job = fleet.ended(fleet.client.failover(MACHINE, &Fleet::failover_request()).await).await;
-    assert_eq!((job.state, job.error.expect("why").code.as_str()), (JobState::NeedsOperator, "corrupt"));
+    assert_eq!(
+        (job.state, job.error.expect("why").code.as_str()),
+        (JobState::NeedsOperator, "corrupt")
+    );
     let job = fleet.ended(fleet.client.retry_job(job.id).await).await;
     assert_eq!(job.state, JobState::NeedsOperator, "refused once more");
     let job = fleet.ended(fleet.client.cancel(MACHINE).await).await;

@@ -27,10 +27,7 @@ pub(super) const fn certificate_role(role: NodeRole) -> Role {
 }
 
 /// `POST /v1/enroll`.
-pub(super) async fn enroll(
-    State(app): State<Arc<App>>,
-    Ask(ask): Ask<Enroll>,
-) -> Answer<Enrolled> {
+pub(super) async fn enroll(State(app): State<Arc<App>>, Ask(ask): Ask<Enroll>) -> Answer<Enrolled> {
     if !same_in_constant_time(ask.passphrase.trim().as_bytes(), app.passphrase.as_bytes()) {
         let cause = "the passphrase is not this server's";
         return Err(ApiError::new(&codes::BAD_PASSPHRASE, cause).into());
@@ -43,10 +40,8 @@ pub(super) async fn enroll(
     let key = request_key(&ask.csr_pem).map_err(refused_request)?.to_string();
     let node = register(&app, &ask, key).await?;
     let identity = PeerIdentity { role: certificate_role(ask.role), node };
-    let signed = app
-        .authority
-        .sign(&ask.csr_pem, identity, SystemTime::now())
-        .map_err(refused_request)?;
+    let signed =
+        app.authority.sign(&ask.csr_pem, identity, SystemTime::now()).map_err(refused_request)?;
     tracing::info!(name = ask.name, role = %identity.role, %node, "a node has enrolled");
     Ok(Reply(Enrolled { node, certificate_pem: signed.pem, ca_pem: signed.authority_pem }))
 }

@@ -8,9 +8,7 @@ use crate::fleet::Node;
 use crate::record::{decode, encode, name_of};
 use axum::Extension;
 use axum::extract::{Path, Query, State};
-use landfall_api_types::node::{
-    Enrolled, OrderEnvelope, OrderResult, Orders, Renew, Report,
-};
+use landfall_api_types::node::{Enrolled, OrderEnvelope, OrderResult, Orders, Renew, Report};
 use landfall_api_types::{ApiError, codes};
 use landfall_pki::request_key;
 use landfall_store::NodeRow;
@@ -93,8 +91,8 @@ pub(super) async fn orders(
     let known: HashSet<&str> = query.known.split(',').collect();
     let _waiting = app.fleet.poll(node);
     let mut bell = app.orders.listen();
-    let until = tokio::time::Instant::now()
-        + Duration::from_millis(query.wait_ms).min(POLL_WAIT_MAX);
+    let until =
+        tokio::time::Instant::now() + Duration::from_millis(query.wait_ms).min(POLL_WAIT_MAX);
     loop {
         bell.mark_unchanged();
         let open = app.store.read().await?.open_orders(node).await?;
@@ -143,15 +141,8 @@ pub(super) async fn renew(
         let cause = "csr_pem: a renewal is over the key that was enrolled";
         return Err(ApiError::new(&codes::BAD_REQUEST, cause).into());
     }
-    let identity =
-        landfall_pki::PeerIdentity { role: certificate_role(node.role), node: node.id };
-    let signed = app
-        .authority
-        .sign(&ask.csr_pem, identity, SystemTime::now())
-        .map_err(refused_request)?;
-    Ok(Reply(Enrolled {
-        node: node.id,
-        certificate_pem: signed.pem,
-        ca_pem: signed.authority_pem,
-    }))
+    let identity = landfall_pki::PeerIdentity { role: certificate_role(node.role), node: node.id };
+    let signed =
+        app.authority.sign(&ask.csr_pem, identity, SystemTime::now()).map_err(refused_request)?;
+    Ok(Reply(Enrolled { node: node.id, certificate_pem: signed.pem, ca_pem: signed.authority_pem }))
 }

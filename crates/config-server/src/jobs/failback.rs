@@ -1,6 +1,7 @@
 //! Steps of the way home: demote, drain, promote, follow.
 
 use super::orders::{Cx, Done, Failure, silent, unexpected};
+use crate::reconcile::fence_prefix;
 use landfall_api_types::order::{Order, OrderOutcome, ReplicaPosition};
 use landfall_api_types::resource::JobOutcome;
 use landfall_api_types::{ApiError, codes};
@@ -9,15 +10,25 @@ use std::time::Instant;
 
 impl Cx<'_> {
     /// Everything that is needed must be there: after the demotion the machine is down until home has its disks.
-    pub(super) fn check_home(&mut self) -> Result<Done, Failure> {
+    pub(super) async fn check_home(&mut self) -> Result<Done, Failure> {
         for node in self.machine.nodes() {
-            if !self.app.fleet.in_contact(node) {
+            if self.app.fleet.gone(node) {
                 return Err(Failure::Refused(silent(self.app, node)));
+            }
+            // This server has just started and waits for first reports.
+            if !self.app.fleet.in_contact(node) {
+                return Err(Failure::Wait(silent(self.app, node)));
             }
         }
         let agent = self.machine.body.agent;
         let report = self.app.fleet.agent(agent);
         let report = report.ok_or_else(|| Failure::Refused(silent(self.app, agent)))?;
+        // An order to fence that is still open would reach the agent after it was given the new epoch.
+        let prefix = fence_prefix(self.machine.row.id);
+        let open = self.app.store.read().await?.open_orders(agent).await?;
+        if open.iter().any(|order| order.idempotency.starts_with(&prefix)) {
+            return Err(Failure::Wait(silent(self.app, agent)));
+        }
         // The instance that runs at home now is the one that gets authority (trap T-11).
         self.machine.body.instance = report.instance;
         Done::with("every server that is needed is in contact")

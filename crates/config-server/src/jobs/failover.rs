@@ -7,8 +7,8 @@ use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::JobOutcome;
 use landfall_api_types::{ApiError, codes};
-use landfall_model::authority::{self, Authority, Change, Holder, Side};
 use landfall_model::MachineState;
+use landfall_model::authority::{self, Authority, Change, Holder, Side};
 use landfall_types::{
     BranchId, Class, Epoch, EpochId, Lineage, LineageEntry, Lsn, NodeId, ReplicaId,
 };
@@ -219,7 +219,8 @@ impl Cx<'_> {
         let replicated = &self.machine.authority.replicated;
         self.machine.authority.lineage = forked(replicated, holder.epoch, branch.fork)?;
         self.change_authority(&Change::Promoted { epoch: holder.epoch.id })?;
-        let detail = format!("branch {} in epoch {} at LSN {}", branch.name, holder.epoch, branch.fork);
+        let detail =
+            format!("branch {} in epoch {} at LSN {}", branch.name, holder.epoch, branch.fork);
         self.job.body.outcome = Some(JobOutcome::Branch(branch.clone()));
         self.job.body.vars.branch = Some(branch);
         Done::with(detail)
@@ -230,7 +231,9 @@ impl Cx<'_> {
         let agent = self.machine.body.agent;
         if !self.app.fleet.in_contact(agent) {
             let name = self.app.fleet.name(agent);
-            return Done::skipped(format!("{name} is out of contact: it is fenced when it returns"));
+            return Done::skipped(format!(
+                "{name} is out of contact: it is fenced when it returns"
+            ));
         }
         let epoch = self.machine.authority.lineage.epoch();
         let order = Order::AgentFence { epoch };

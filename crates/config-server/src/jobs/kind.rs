@@ -95,7 +95,13 @@ impl Kind {
             // (trap T-14). The epoch is durable before the promotion is ordered, or a crash in between could order a
             // second one (trap T-17).
             Self::Failover => &[
-                CheckPoint, Attest, DrainForward, FreezeTarget, ReserveEpoch, Promote, FenceSource,
+                CheckPoint,
+                Attest,
+                DrainForward,
+                FreezeTarget,
+                ReserveEpoch,
+                Promote,
+                FenceSource,
             ],
             Self::ChangePoint => &[CheckPoint, ReserveEpoch, Promote],
             Self::Commit => &[CommitBranch],
@@ -107,12 +113,20 @@ impl Kind {
             // Demote, drain, promote. The recovery site follows before home's log is routed to it, and the agent
             // captures before anybody is told that the disks are the machine's.
             Self::Failback => &[
-                CheckHome, Demote, AwaitHome, DrainReverse, FreezeHome, ReserveEpoch, Release,
-                Follow, RouteForward, StartAgent,
+                CheckHome,
+                Demote,
+                AwaitHome,
+                DrainReverse,
+                FreezeHome,
+                ReserveEpoch,
+                Release,
+                Follow,
+                RouteForward,
+                StartAgent,
             ],
-            Self::Disable => &[
-                StopReverse, UnrouteReverse, DropHome, StopAgent, UnrouteForward, RemoveReplica,
-            ],
+            Self::Disable => {
+                &[StopReverse, UnrouteReverse, DropHome, StopAgent, UnrouteForward, RemoveReplica]
+            }
             Self::Mark => &[PutMark],
             Self::DiscardDivergence => &[DiscardNamed],
         }
@@ -132,7 +146,9 @@ impl Kind {
             Self::Failover | Self::ChangePoint | Self::Failback => {
                 matches!(step, Step::CheckPoint | Step::CheckHome)
             }
-            Self::CommitHome | Self::CloseReprotect | Self::CancelReprotect | Self::Disable => false,
+            Self::CommitHome | Self::CloseReprotect | Self::CancelReprotect | Self::Disable => {
+                false
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::ServerError;
 use crate::app::{App, now};
-use crate::record::{JobRecord, MachineRecord, Direction, decode, encode};
+use crate::record::{Direction, JobRecord, MachineRecord, decode, encode};
 use landfall_api_types::node::OrderResult;
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::{ApiError, codes};
@@ -130,7 +130,7 @@ impl Cx<'_> {
             }
             let there = self.app.fleet.in_contact(node);
             match patience {
-                Some(patience) if !there || began.elapsed() > patience => {
+                Some(patience) if self.app.fleet.gone(node) || began.elapsed() > patience => {
                     withdraw(self.app, &given.idempotency).await?;
                     return Ok(None);
                 }
@@ -254,7 +254,8 @@ fn finished(app: &App, node: NodeId, result: OrderResult) -> Result<OrderOutcome
 
 /// An answer of another kind than was asked for.
 pub(crate) fn unexpected(app: &App, node: NodeId, outcome: &OrderOutcome) -> ApiError {
-    let cause = format!("{} answered something else than was asked: {outcome:?}", app.fleet.name(node));
+    let cause =
+        format!("{} answered something else than was asked: {outcome:?}", app.fleet.name(node));
     ApiError::new(&codes::NODE_FAILED, cause).cure("check the versions of the servers")
 }
 

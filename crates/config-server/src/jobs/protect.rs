@@ -40,9 +40,11 @@ impl Cx<'_> {
             let all = ask.disks.into_iter().zip(geometries).enumerate();
             self.machine.body.disks = all.map(disk).collect();
         }
-        let report = self.app.fleet.agent(agent).ok_or_else(|| {
-            Failure::Wait(super::orders::silent(self.app, agent))
-        })?;
+        let report = self
+            .app
+            .fleet
+            .agent(agent)
+            .ok_or_else(|| Failure::Wait(super::orders::silent(self.app, agent)))?;
         self.machine.body.instance = report.instance;
         let bytes: u64 = self.machine.body.disks.iter().map(|disk| disk.geometry.size_bytes).sum();
         Done::with(format!("{} disks, {bytes} bytes", self.machine.body.disks.len()))
@@ -105,12 +107,11 @@ impl Cx<'_> {
     /// First copy, or, when home has its disks again, from the position on which they stand.
     pub(super) async fn start_agent(&mut self) -> Result<Done, Failure> {
         let mode = match &self.job.body.vars.receipt {
-            Some(receipt) => {
-                StartMode::Continue { lsn: receipt.durable, chain: receipt.chain }
-            }
+            Some(receipt) => StartMode::Continue { lsn: receipt.durable, chain: receipt.chain },
             None => StartMode::FirstCopy,
         };
-        let order = agent_start(&self.machine, self.address(self.machine.body.process_server)?, mode);
+        let order =
+            agent_start(&self.machine, self.address(self.machine.body.process_server)?, mode);
         let agent = self.machine.body.agent;
         let outcome = self.order(agent, "start", &Order::AgentStart(order)).await?;
         let OrderOutcome::Started { instance } = outcome else {
@@ -176,7 +177,11 @@ impl Cx<'_> {
 }
 
 /// What an agent is started with.
-pub(crate) fn agent_start(machine: &MachineRecord, next_hop: String, mode: StartMode) -> AgentStart {
+pub(crate) fn agent_start(
+    machine: &MachineRecord,
+    next_hop: String,
+    mode: StartMode,
+) -> AgentStart {
     AgentStart {
         machine: machine.row.id,
         replica: machine.body.replica,

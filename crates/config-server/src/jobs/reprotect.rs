@@ -89,8 +89,9 @@ pub(crate) fn check_divergence(
         .collect();
     if !kept.is_empty() {
         let cause = format!("this would be lost and was not named: {}", kept.join(", "));
-        return Err(ApiError::new(&codes::DIVERGENCE_KEPT, cause)
-            .detail("divergence", kept.join(", ")));
+        return Err(
+            ApiError::new(&codes::DIVERGENCE_KEPT, cause).detail("divergence", kept.join(", "))
+        );
     }
     let known: BTreeSet<_> = estimate.divergence.iter().map(|one| &one.name).collect();
     match named.iter().find(|name| !known.contains(name)) {
@@ -111,7 +112,8 @@ pub(super) fn reverse(
     let own = || machine.body.disks.iter().map(|disk| disk.path.clone()).collect();
     let disks: Vec<String> = if ask.disks.is_empty() { own() } else { ask.disks.clone() };
     if disks.len() != machine.body.disks.len() {
-        let cause = format!("{} disks were named, it has {}", disks.len(), machine.body.disks.len());
+        let cause =
+            format!("{} disks were named, it has {}", disks.len(), machine.body.disks.len());
         return Err(ApiError::new(&codes::DISK_MISMATCH, cause));
     }
     let different: BTreeSet<_> = disks.iter().collect();

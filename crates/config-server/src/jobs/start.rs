@@ -116,10 +116,7 @@ pub(crate) async fn start_internal(
 }
 
 /// The job that is protecting the machine, if it runs.
-async fn protecting_job(
-    tx: &mut Tx,
-    machine: &MachineRecord,
-) -> Result<Option<JobId>, ApiError> {
+async fn protecting_job(tx: &mut Tx, machine: &MachineRecord) -> Result<Option<JobId>, ApiError> {
     let Some(id) = machine.row.active_job else { return Ok(None) };
     let job = JobRecord::load_by_id(tx, id).await?;
     Ok(job.filter(|job| job.kind == Kind::Protect).map(|_| id))
@@ -219,11 +216,7 @@ fn check_named(app: &App, machine: &MachineRecord, names: &[String]) -> Result<(
 }
 
 /// The name that was asked for, or the first `test-N` that is free.
-fn test_name(
-    app: &App,
-    machine: &MachineRecord,
-    ask: &TestFailover,
-) -> Result<String, ApiError> {
+fn test_name(app: &App, machine: &MachineRecord, ask: &TestFailover) -> Result<String, ApiError> {
     let branches = view::branches(app, machine);
     let taken = |name: &str| branches.iter().any(|branch| branch.name == name);
     match &ask.name {
@@ -322,10 +315,7 @@ pub(crate) async fn start_protect(
         None => new_machine(&mut tx, &ask.name, body).await?,
     };
     check_agent_free(app, &mut tx, &machine).await?;
-    in_contact(
-        app,
-        &[agent, machine.body.process_server, machine.body.master_target],
-    )?;
+    in_contact(app, &[agent, machine.body.process_server, machine.body.master_target])?;
     let mut machine = machine;
     machine.row.state = MachineState::Protecting;
     begin(app, tx, machine, Kind::Protect, Params::Protect(ask), by).await
@@ -421,11 +411,7 @@ fn first_authority(number: u64, parent: Option<EpochId>) -> Result<AuthorityBody
 }
 
 /// An agent protects one machine: its capture has one log.
-async fn check_agent_free(
-    app: &App,
-    tx: &mut Tx,
-    machine: &MachineRecord,
-) -> Result<(), ApiError> {
+async fn check_agent_free(app: &App, tx: &mut Tx, machine: &MachineRecord) -> Result<(), ApiError> {
     for row in tx.machines().await.map_err(ServerError::Store)? {
         if row.id == machine.row.id || row.state == MachineState::Unprotected {
             continue;

@@ -26,7 +26,7 @@ pub(super) async fn carry_out(cx: &mut Cx<'_>, step: Step) -> Result<Done, Failu
         Step::StartReverse => cx.start_reverse().await,
         Step::DiscardNamed => cx.discard_named().await,
         Step::StopReverse => cx.stop_reverse().await,
-        Step::CheckHome => cx.check_home(),
+        Step::CheckHome => cx.check_home().await,
         Step::Demote => cx.demote().await,
         Step::AwaitHome => cx.await_home().await,
         Step::DrainReverse => cx.drain_reverse().await,

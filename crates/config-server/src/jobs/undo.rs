@@ -2,8 +2,8 @@
 
 use super::kind::Step;
 use super::orders::{Cx, Done, Failure};
-use landfall_api_types::order::Order;
 use landfall_api_types::codes;
+use landfall_api_types::order::Order;
 use landfall_model::authority::{Authority, Change};
 use landfall_types::NodeId;
 

@@ -6,9 +6,9 @@ pub(crate) mod server;
 pub(crate) mod world;
 
 use landfall_api_client::Client;
+use landfall_api_types::ApiError;
 use landfall_api_types::request::{Failover, PointChoice, Protect, Reprotect};
 use landfall_api_types::resource::{Job, JobState, Machine};
-use landfall_api_types::ApiError;
 use landfall_config_server::Timing;
 use landfall_model::MachineState;
 use landfall_types::Lsn;

@@ -1,9 +1,9 @@
 use super::server::Server;
 use super::world::World;
 use landfall_api_client::{Enrolment, NodeClient, OrderHandler, OrderLoop};
+use landfall_api_types::ApiError;
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::resource::NodeRole;
-use landfall_api_types::ApiError;
 use landfall_types::{NodeId, OrderId};
 use std::path::Path;
 use std::sync::{Arc, Mutex};

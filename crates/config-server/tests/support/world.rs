@@ -210,7 +210,11 @@ impl World {
         self.replicas.get_mut(&id).ok_or_else(missing)
     }
 
-    pub(crate) fn carry_out(&mut self, node: NodeId, order: &Order) -> Result<OrderOutcome, ApiError> {
+    pub(crate) fn carry_out(
+        &mut self,
+        node: NodeId,
+        order: &Order,
+    ) -> Result<OrderOutcome, ApiError> {
         let name = name(order);
         self.log.push(name.clone());
         if let Some(refusals) = self.refuse.get_mut(&name)
@@ -311,7 +315,9 @@ impl World {
                 self.home_writes = true;
                 Ok(outcome)
             }
-            Order::MtFollow { replica, epoch, fork, .. } => self.replica(replica)?.follow(epoch, fork),
+            Order::MtFollow { replica, epoch, fork, .. } => {
+                self.replica(replica)?.follow(epoch, fork)
+            }
             other => Err(wrong(&format!("{other:?} is not for this node"))),
         }
     }
@@ -405,7 +411,9 @@ impl Replica {
     fn freeze(&mut self) -> Result<OrderOutcome, ApiError> {
         match self.role {
             ReplicaRole::Replicating | ReplicaRole::Frozen => self.role = ReplicaRole::Frozen,
-            ReplicaRole::Writable | ReplicaRole::Released => return Err(wrong("it is not receiving")),
+            ReplicaRole::Writable | ReplicaRole::Released => {
+                return Err(wrong("it is not receiving"));
+            }
         }
         self.position()
     }
