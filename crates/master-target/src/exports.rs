@@ -167,7 +167,8 @@ impl Export for DiskExport {
     }
 
     async fn flush(&self) -> Result<(), ExportError> {
-        // Every write was durable when it was answered; what this adds is a sign of a log that has failed since.
+        // Every write was durable when it was answered; what this adds is a sign of a log that has
+        // failed since.
         match &self.store {
             Store::View(_) => Ok(()),
             Store::Branch(_) => self.change(|branch, _| branch.flush().map(drop)).await,

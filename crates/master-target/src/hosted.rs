@@ -1,4 +1,5 @@
-//! A replica that is open, with what the running process adds to it: sessions, notifications, the way home.
+//! A replica that is open, with what the running process adds to it: sessions, notifications, the
+//! way home.
 
 use crate::blocking::blocking;
 use crate::reverse::Reverse;
@@ -21,14 +22,16 @@ pub(crate) struct Sessions {
 /// A hosted replica.
 pub(crate) struct Hosted {
     pub(crate) replica: Arc<Replica>,
-    /// Held while a session's batch is appended: so a newer session begins between two batches, never within one.
+    /// Held while a session's batch is appended: so a newer session begins between two batches,
+    /// never within one.
     pub(crate) sessions: Mutex<Sessions>,
     /// Newest received and durable positions of the log that takes frames.
     pub(crate) received: watch::Sender<Lsn>,
     pub(crate) durable: watch::Sender<Lsn>,
     /// Pieces of a first copy are written in the order in which they came.
     pub(crate) image_order: tokio::sync::Mutex<u64>,
-    /// One flush serves all pieces that were written before it: the number of the last piece that is durable.
+    /// One flush serves all pieces that were written before it: the number of the last piece that
+    /// is durable.
     pub(crate) image_durable: tokio::sync::Mutex<u64>,
     /// The branch's log is sent home.
     pub(crate) reverse: tokio::sync::Mutex<Option<Arc<Reverse>>>,

@@ -1,5 +1,5 @@
-//! The master target: owns images and journals of replicas, takes logs from process servers, serves views and branches
-//! over NBD, and sends a branch's log home after a failover.
+//! The master target: owns images and journals of replicas, takes logs from process servers, serves
+//! views and branches over NBD, and sends a branch's log home after a failover.
 //!
 //! ```text
 //!   process server ══► Sink ──► Replica (landfall-volume) ◄── Exports ◄══ NBD clients (Unix socket)
@@ -8,18 +8,21 @@
 //! ```
 //!
 //! # Invariants
-//! * What replicas, branches and exports are is durable on the retention volume, and is served again at a restart without
-//!   the configuration server.
-//! * Disk I/O never runs on the reactor: every call into a replica goes through [`blocking`](mod@blocking).
-//! * A session that was superseded can't append: its token is looked at under the same lock as the append.
+//! * What replicas, branches and exports are is durable on the retention volume, and is served
+//!   again at a restart without the configuration server.
+//! * Disk I/O never runs on the reactor: every call into a replica goes through
+//!   [`blocking`](mod@blocking).
+//! * A session that was superseded can't append: its token is looked at under the same lock as the
+//!   append.
 //! * Catch-up towards home appends content that is read under the branch's append lock (trap T-2).
 //!
 //! # Where to start
-//! [`run`], then `target.rs` (what is hosted), `orders.rs` (what can be ordered), `sink.rs`, `exports.rs`, `reverse.rs`.
+//! [`run`], then `target.rs` (what is hosted), `orders.rs` (what can be ordered), `sink.rs`,
+//! `exports.rs`, `reverse.rs`.
 //!
 //! # Deliberately absent
-//! Decisions: which replica, when, and who has authority is the configuration server's business; what may be is the
-//! replica's.
+//! Decisions: which replica, when, and who has authority is the configuration server's business;
+//! what may be is the replica's.
 
 mod blocking;
 mod errors;

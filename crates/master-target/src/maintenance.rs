@@ -1,5 +1,5 @@
-//! What must always hold and nobody orders: folds that were cut off are ended, committed forks and expired records are
-//! folded, what could not be opened is tried again.
+//! What must always hold and nobody orders: folds that were cut off are ended, committed forks and
+//! expired records are folded, what could not be opened is tried again.
 
 use crate::errors;
 use crate::hosted::{Hosted, lock};
@@ -46,12 +46,14 @@ async fn fold(hosted: &Arc<Hosted>, now_ms: u64) {
             tracing::info!(replica = %hosted.replica.id(), %to, bytes, "image folded");
         }
         Ok(None) => {}
-        // Something was pinned, or the role changed, between the look and the fold: the next look finds it.
+        // Something was pinned, or the role changed, between the look and the fold: the next look
+        // finds it.
         Err(
             FoldError::Pinned { .. } | FoldError::WrongRole(_) | FoldError::DivergenceKept { .. },
         ) => {}
         Err(error) => {
-            tracing::error!(replica = %hosted.replica.id(), error = errors::chain(&error), "the image can't be folded");
+            let (replica, error) = (hosted.replica.id(), errors::chain(&error));
+            tracing::error!(%replica, error, "the image can't be folded");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What the configuration server orders. Every order can be repeated: the second time it finds its work done.
+//! What the configuration server orders. Every order can be repeated: the second time it finds its
+//! work done.
 
 mod making;
 mod moving;
@@ -23,7 +24,8 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// On this target; `changed` is told after each order, so that the next report need not wait for its turn.
+    /// On this target; `changed` is told after each order, so that the next report need not wait
+    /// for its turn.
     #[must_use]
     pub const fn new(target: Arc<Target>, changed: Arc<Notify>) -> Self {
         Self { target, changed }
@@ -99,7 +101,8 @@ impl Target {
     }
 }
 
-/// The choice in the volume's words. *Latest* and *latest processed* differ in what is drained before the order.
+/// The choice in the volume's words. *Latest* and *latest processed* differ in what is drained
+/// before the order.
 fn selector(choice: PointChoice) -> PointSelector {
     match choice {
         PointChoice::Latest | PointChoice::LatestProcessed => PointSelector::Newest,

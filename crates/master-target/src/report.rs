@@ -126,7 +126,8 @@ fn address(
     resource::ExportAddress { disk, socket: socket.to_string_lossy().into_owned(), export, uri }
 }
 
-/// Divergence as the API shows it. The server's name is put in by the configuration server, which knows it.
+/// Divergence as the API shows it. The server's name is put in by the configuration server, which
+/// knows it.
 pub(crate) async fn divergence(_: &Arc<Target>, hosted: &Arc<Hosted>) -> Vec<resource::Divergence> {
     let hosted = Arc::clone(hosted);
     let all = blocking(move || hosted.divergence()).await;

@@ -7,8 +7,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// `f_type` of FAT (linux/magic.h `MSDOS_SUPER_MAGIC`): no sparse files, no files above 4 GiB, and a power cut can lose
-/// directory entries that were synced.
+/// `f_type` of FAT (linux/magic.h `MSDOS_SUPER_MAGIC`): no sparse files, no files above 4 GiB, and
+/// a power cut can lose directory entries that were synced.
 const FAT_MAGIC: u64 = 0x4d44;
 /// Least free bytes: one segment of a journal and room for its superblocks.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -115,8 +115,9 @@ pub fn check_retention_volume(retention: &Path, state: &Path) -> Result<(), Rete
     }
 }
 
-/// Claims a directory for the life of this process: two master targets on one would both take a replica's role for
-/// theirs, and two branches of one epoch would be writable (promise P6). Ends with the process, however that ends.
+/// Claims a directory for the life of this process: two master targets on one would both take a
+/// replica's role for theirs, and two branches of one epoch would be writable (promise P6). Ends
+/// with the process, however that ends.
 ///
 /// # Errors
 /// [`RetentionUnfit::InUse`], [`RetentionUnfit::Unreadable`].

@@ -1,9 +1,11 @@
-//! The way home: a catch-up in compare mode on the branch's log, then the log itself with markers (design section 14.8).
+//! The way home: a catch-up in compare mode on the branch's log, then the log itself with markers
+//! (design section 14.8).
 //!
 //! ```text
-//! WindowOpen ─► compare by hashes, append what differs ─► WindowClose, marker ─► marker, marker, …   all in the
-//! branch's log, which the sender carries home record for record, between the writes of the machine.
+//! WindowOpen ─► compare by hashes, append what differs ─► WindowClose, marker ─► marker, marker, …
 //! ```
+//! All of it stands in the branch's log, which the sender carries home record for record, between
+//! the writes of the machine.
 
 mod compare;
 mod source;
@@ -33,8 +35,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracker::Tracker;
 
-/// Time between crash-consistent markers of a served machine: the default of the protection, because the branch is
-/// the machine's disk and every position is one a power cut could have left.
+/// Time between crash-consistent markers of a served machine: the default of the protection,
+/// because the branch is the machine's disk and every position is one a power cut could have left.
 const MARKER_INTERVAL: Duration = Duration::from_secs(5);
 /// A replica that is not there yet may be there later.
 const RETRY_PERMANENT_MS: u64 = 5_000;
@@ -73,7 +75,8 @@ fn marker() -> Control {
 }
 
 impl Reverse {
-    /// Begins, or goes on after a restart. Returns when the window is open, where there is one to be opened.
+    /// Begins, or goes on after a restart. Returns when the window is open, where there is one to
+    /// be opened.
     ///
     /// # Errors
     /// No committed branch with authority; storage errors.
@@ -88,7 +91,8 @@ impl Reverse {
         let branch = branch.ok_or_else(|| {
             ApiError::new(&codes::WRONG_STATE, "no committed branch of this replica has authority")
         })?;
-        // Written before the window is opened: a crash in between finds a way home to go on with, and no window.
+        // Written before the window is opened: a crash in between finds a way home to go on with,
+        // and no window.
         spec.save(&folder, hosted.replica.id()).await?;
         if !spec.compared {
             open_window(hosted, &branch).await?;
@@ -100,8 +104,9 @@ impl Reverse {
             compression: Compression::default(),
             options: SenderOptions { retry_permanent_ms: Some(RETRY_PERMANENT_MS) },
         };
-        // Until home says what it has, nothing is trimmed: were home away for longer than the retention, a fold would
-        // take what it still needs, and its position could never be continued.
+        // Until home says what it has, nothing is trimmed: were home away for longer than the
+        // retention, a fold would take what it still needs, and its position could never be
+        // continued.
         hosted.replica.keep_records_behind(Lsn::ZERO);
         let sender = run_sender(config, Arc::clone(&source) as Arc<dyn landfall_repl::LogSource>);
         let reverse = Arc::new(Self {
@@ -139,7 +144,8 @@ impl Reverse {
                     "the comparison with home begins anew"
                 );
                 tokio::time::sleep(RETRY_PAUSE).await;
-                // What was compared before is void: the old window closes without a point (trap T-5).
+                // What was compared before is void: the old window closes without a point (trap
+                // T-5).
                 if let Err(error) = open_window(&self.hosted, &self.branch).await {
                     tracing::error!(%error, "no window can be opened on the branch's log");
                     return;

@@ -162,8 +162,8 @@ fn sending_tls(credentials: &Credentials) -> Result<Arc<rustls::ClientConfig>, M
 fn receiver_config(credentials: &Credentials) -> Result<ReceiverConfig, MasterTargetError> {
     let peers = [Role::ProcessServer, Role::Agent, Role::MasterTarget];
     let tls = tls::data_server(credentials, &peers).map_err(MasterTargetError::Credentials)?;
-    // Which replica and which instance is the replica's own question; here only the role counts, and TLS has looked
-    // at that.
+    // Which replica and which instance is the replica's own question; here only the role counts,
+    // and TLS has looked at that.
     let mut config = ReceiverConfig::new(tls, Arc::new(|_, _| Ok::<(), Refusal>(())));
     config.images_at_once = IMAGES_AT_ONCE;
     Ok(config)
@@ -225,7 +225,8 @@ async fn report(
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
-            // What an order has changed is what the configuration server checks the next command against.
+            // What an order has changed is what the configuration server checks the next command
+            // against.
             () = changed.notified() => {}
         }
         let report = target.report(&address).await;

@@ -39,7 +39,8 @@ impl LogSink for Sink {
         let hosted = self.0.find(replica).ok_or(Refusal::UnknownReplica(replica))?;
         let identity = identity.clone();
         let taken = blocking(move || {
-            // Under the lock that appends take: when this has it, no batch of the older session is under way.
+            // Under the lock that appends take: when this has it, no batch of the older session is
+            // under way.
             let mut sessions = lock(&hosted.sessions);
             let standing = hosted.replica.greet(&identity.lineage, identity.instance);
             let standing = standing.map_err(|error| refusal(&error))?;

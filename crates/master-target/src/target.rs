@@ -57,7 +57,8 @@ impl Target {
     /// Opens the vault and every replica in it as it durably is.
     ///
     /// # Errors
-    /// [`StorageError`] of the vault itself; a replica that can't be opened becomes a problem of the report.
+    /// [`StorageError`] of the vault itself; a replica that can't be opened becomes a problem of
+    /// the report.
     pub async fn open(
         options: TargetOptions,
         starter: Option<ReverseStarter>,

@@ -1,5 +1,6 @@
-//! The cycle between two master targets in one process, over TLS and NBD: first copy, replication, test branch, failover,
-//! change of point, commit, way home, failback, and following. Guards P2, P3, P6; T-2, T-10, T-15, T-17.
+//! The cycle between two master targets in one process, over TLS and NBD: first copy, replication,
+//! test branch, failover, change of point, commit, way home, failback, and following. Guards P2,
+//! P3, P6; T-2, T-10, T-15, T-17.
 
 mod common;
 
@@ -149,7 +150,8 @@ async fn a_machine_goes_out_and_comes_home() {
     assert!(home.disks() == came_home, "foreign disks are never removed nor written any more");
 }
 
-/// T-11, T-17: an instance without authority and an epoch that is over get no session, whatever they bring.
+/// T-11, T-17: an instance without authority and an epoch that is over get no session, whatever
+/// they bring.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_without_authority_are_refused() {
     let fleet = Fleet::new();

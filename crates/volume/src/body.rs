@@ -8,8 +8,8 @@ use landfall_types::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Durable role of a replica (design section 7): the resource enforces it, also after a restart and without the
-/// configuration server.
+/// Durable role of a replica (design section 7): the resource enforces it, also after a restart and
+/// without the configuration server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -63,7 +63,8 @@ pub struct ReplicaDisk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BaseContent {
-    /// Nothing: no position is a recovery point before an exact window over all disks has closed (traps T-5, T-15).
+    /// Nothing: no position is a recovery point before an exact window over all disks has closed
+    /// (traps T-5, T-15).
     Unknown,
     /// Exactly the machine's content at the folded position.
     Exact,
@@ -161,9 +162,11 @@ pub(crate) struct Body {
     pub(crate) role: Role,
     /// History of `log`.
     pub(crate) lineage: Lineage,
-    /// Highest epoch number that this replica has seen in any order: a lower or equal one is refused for ever (T-17).
+    /// Highest epoch number that this replica has seen in any order: a lower or equal one is
+    /// refused for ever (T-17).
     pub(crate) epoch_highest: u64,
-    /// The replica's log: the one that frames go to, in which points are chosen, and that the image follows.
+    /// The replica's log: the one that frames go to, in which points are chosen, and that the image
+    /// follows.
     pub(crate) log: LogId,
     /// All logs and how they hang together.
     pub(crate) logs: Vec<LogNode>,
@@ -174,7 +177,8 @@ pub(crate) struct Body {
     pub(crate) folded: Lsn,
     /// … or, while a fold runs, some of those up to here: nothing before it can be shown any more.
     pub(crate) fold_through: Option<Lsn>,
-    /// Positions before it can't be chosen any more: the fork of the last commit (design section 1).
+    /// Positions before it can't be chosen any more: the fork of the last commit (design section
+    /// 1).
     pub(crate) points_from: Lsn,
     pub(crate) branches: Vec<BranchEntry>,
     /// The branch with authority; its log is `log` once it is committed.

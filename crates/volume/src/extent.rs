@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 /// Non-overlapping stretches of one disk, each with the value that was inserted last over it.
 #[derive(Clone, Debug)]
 pub(crate) struct ExtentMap<T> {
-    /// Start of a stretch → its end (exclusive) and value. Stretches are not empty and never overlap.
+    /// Start of a stretch → its end (exclusive) and value. Stretches are not empty and never
+    /// overlap.
     stretches: BTreeMap<u64, (u64, T)>,
 }
 
@@ -51,7 +52,8 @@ impl<T: Copy> ExtentMap<T> {
         }
     }
 
-    /// The range cut into pieces in order, covering it whole: what holds each, or `None` where nothing does.
+    /// The range cut into pieces in order, covering it whole: what holds each, or `None` where
+    /// nothing does.
     pub(crate) fn pieces(&self, range: ByteRange) -> Vec<(ByteRange, Option<T>)> {
         let mut out = Vec::new();
         let mut at = range.start;

@@ -1,10 +1,10 @@
-//! The frame around everything that this crate writes beside logs and images: magic, version, sequence, length,
-//! checksum, body. Normative: `docs/formats/volume.md`.
+//! The frame around everything that this crate writes beside logs and images: magic, version,
+//! sequence, length, checksum, body. Normative: `docs/formats/volume.md`.
 
 /// Bytes before the body.
 pub(crate) const FRAME_HEADER_BYTES: usize = 32;
-/// Longest body: far above any real one (a lineage of 4096 epochs takes about 300 KiB), so that a rotten length does
-/// not make us allocate.
+/// Longest body: far above any real one (a lineage of 4096 epochs takes about 300 KiB), so that a
+/// rotten length does not make us allocate.
 pub(crate) const FRAME_BODY_BYTES_MAX: usize = 4 << 20;
 /// Version of the bodies that we write.
 pub(crate) const FRAME_VERSION: u16 = 1;
@@ -29,8 +29,8 @@ pub(crate) enum FrameError {
     Version(u16),
 }
 
-/// Frames a body. Layout, little-endian: magic (8), version (2), zero (2), body length (4), sequence (8),
-/// CRC-32C of all else (4), zero (4), body.
+/// Frames a body. Layout, little-endian: magic (8), version (2), zero (2), body length (4),
+/// sequence (8), CRC-32C of all else (4), zero (4), body.
 pub(crate) fn seal(magic: &[u8; 8], sequence: u64, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("callers keep bodies below FRAME_BODY_BYTES_MAX");
     let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
@@ -46,7 +46,8 @@ pub(crate) fn seal(magic: &[u8; 8], sequence: u64, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The inverse of [`seal`]: sequence and body. Bytes behind the frame (of a longer, earlier one) are ignored.
+/// The inverse of [`seal`]: sequence and body. Bytes behind the frame (of a longer, earlier one)
+/// are ignored.
 pub(crate) fn unseal<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Result<(u64, &'a [u8]), FrameError> {
     let header = bytes.get(..FRAME_HEADER_BYTES).ok_or(FrameError::Short)?;
     if &header[..8] != magic {

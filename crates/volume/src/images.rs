@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 /// Opens and makes images.
 pub trait Images: Send + Sync + fmt::Debug {
-    /// Opens an image for reading and writing; one that is [`ImageOwner::Foreign`] exclusively (trap T-15).
+    /// Opens an image for reading and writing; one that is [`ImageOwner::Foreign`] exclusively
+    /// (trap T-15).
     ///
     /// # Errors
     /// [`DeviceError`].

@@ -1,5 +1,6 @@
-//! Replicas on a retention volume. A replica is an image plus an ordered log of writes; this crate shows its content at
-//! any position, makes branches, folds the image forward, and enforces durably who may write.
+//! Replicas on a retention volume. A replica is an image plus an ordered log of writes; this crate
+//! shows its content at any position, makes branches, folds the image forward, and enforces durably
+//! who may write.
 //!
 //! ```text
 //!   view at (log, LSN)  =  records of the log up to LSN
@@ -8,18 +9,22 @@
 //! ```
 //!
 //! # Invariants
-//! * The role is durable before it holds, and is restored by [`Vault::open_replica`]: the resource enforces, the
-//!   configuration server only asks (design section 7).
-//! * Applying frames to a log and writing it through an export exclude each other by type: a log is held as
+//! * The role is durable before it holds, and is restored by [`Vault::open_replica`]: the resource
+//!   enforces, the configuration server only asks (design section 7).
+//! * Applying frames to a log and writing it through an export exclude each other by type: a log is
+//!   held as
 //!   [`AppliedLog`] or as [`BranchLog`], and neither has the other's method.
-//! * A position is shown only where no window is open (trap T-4) and no disk's content is fuzzy (trap T-5).
-//! * Fold stops only at recovery points (trap T-6), never past what a view, branch or kept divergence needs, and says so
-//!   durably before it overwrites the first block.
-//! * Every payload is checked against its CRC when it is read: corrupt bytes are never served (promise P5).
+//! * A position is shown only where no window is open (trap T-4) and no disk's content is fuzzy
+//!   (trap T-5).
+//! * Fold stops only at recovery points (trap T-6), never past what a view, branch or kept
+//!   divergence needs, and says so durably before it overwrites the first block.
+//! * Every payload is checked against its CRC when it is read: corrupt bytes are never served
+//!   (promise P5).
 //! * Two branches are never writable in one epoch, and an epoch number is used once (trap T-17).
 //!
 //! # Where to start
-//! [`Replica`], then `tree.rs` (which records make up a content), `timeline.rs` (which positions are recovery points),
+//! [`Replica`], then `tree.rs` (which records make up a content), `timeline.rs` (which positions
+//! are recovery points),
 //! `extent.rs`, `replica/promote.rs`. Normative format: `docs/formats/volume.md`.
 //!
 //! # Deliberately absent

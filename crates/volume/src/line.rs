@@ -1,4 +1,5 @@
-//! A log with the map of its newest content, and the two ways to append to it, which exclude each other by type.
+//! A log with the map of its newest content, and the two ways to append to it, which exclude each
+//! other by type.
 
 use crate::error::{ContentError, IngestError, StorageError};
 use crate::medium::{DiskMaps, Medium, Slot};
@@ -14,13 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 pub(crate) struct Line {
     pub(crate) log: Arc<Log>,
     pub(crate) slot: Slot,
-    /// Held while records are appended *and* put into the map: two overlapping writes must get into the map in the
-    /// order of their positions, else the older would be read for ever.
+    /// Held while records are appended *and* put into the map: two overlapping writes must get into
+    /// the map in the order of their positions, else the older would be read for ever.
     append: Mutex<()>,
     pub(crate) maps: RwLock<DiskMaps>,
     pub(crate) timeline: RwLock<Timeline>,
-    /// The last record that map and timeline know. Another caller's flush can make records durable before they are
-    /// followed: a window among them would not be seen yet (trap T-4).
+    /// The last record that map and timeline know. Another caller's flush can make records durable
+    /// before they are followed: a window among them would not be seen yet (trap T-4).
     followed: AtomicU64,
 }
 
@@ -37,8 +38,8 @@ impl Line {
         }
     }
 
-    /// The last position that can be judged and chosen: durable, and followed by map and timeline. To be asked before
-    /// the timeline is, never after.
+    /// The last position that can be judged and chosen: durable, and followed by map and timeline.
+    /// To be asked before the timeline is, never after.
     pub(crate) fn settled(&self) -> Lsn {
         self.log.durable().lsn.min(Lsn::new(self.followed.load(Ordering::Acquire)))
     }
@@ -85,8 +86,8 @@ impl Line {
     }
 }
 
-/// A log that takes frames. It can't be written by an export: there is no method for that, and a log is held by one
-/// of the two types at a time (design section 7). Neither can be copied:
+/// A log that takes frames. It can't be written by an export: there is no method for that, and a
+/// log is held by one of the two types at a time (design section 7). Neither can be copied:
 ///
 /// ```compile_fail,E0277
 /// fn has_two_holders<T: Clone>() {}
@@ -106,8 +107,8 @@ impl AppliedLog {
         &self.0
     }
 
-    /// Appends records of a frame as they came; `check` sees the tail that they would follow, with nothing appended
-    /// in between, and says which of them are new.
+    /// Appends records of a frame as they came; `check` sees the tail that they would follow, with
+    /// nothing appended in between, and says which of them are new.
     pub(crate) fn apply<'a>(
         &self,
         stamp: Stamp,
@@ -120,8 +121,8 @@ impl AppliedLog {
     }
 }
 
-/// A log that an export or a catch-up writes: positions are given here, in the order of the calls. Frames can't be
-/// applied to it, and once it takes frames it can't be written any more:
+/// A log that an export or a catch-up writes: positions are given here, in the order of the calls.
+/// Frames can't be applied to it, and once it takes frames it can't be written any more:
 ///
 /// ```compile_fail,E0382
 /// fn follow(branch: landfall_volume::BranchLog) {
@@ -145,10 +146,11 @@ impl BranchLog {
         Self { line, stamp }
     }
 
-    /// Appends what `build` makes of the next position, with nothing appended in between (trap T-2): content that it
-    /// reads is the newest when its record gets its place. Not durable before the log is flushed. Where `build` reads,
-    /// the caller holds `trims` for reading, from before this call on: taken under the append lock it would wait for a
-    /// fold that waits for a view that waits for the append lock.
+    /// Appends what `build` makes of the next position, with nothing appended in between (trap
+    /// T-2): content that it reads is the newest when its record gets its place. Not durable before
+    /// the log is flushed. Where `build` reads, the caller holds `trims` for reading, from before
+    /// this call on: taken under the append lock it would wait for a fold that waits for a view
+    /// that waits for the append lock.
     pub(crate) fn write_with(
         &self,
         medium: &Medium,

@@ -10,7 +10,8 @@ use landfall_types::{ByteRange, DiskGeometry, DiskIndex, Lsn, RecordHeader, Reco
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock};
 
-/// Payloads kept in memory after a piece of them was read: small reads of a large record's neighbors come in a row.
+/// Payloads kept in memory after a piece of them was read: small reads of a large record's
+/// neighbors come in a row.
 const PAYLOADS_KEPT: usize = 16;
 
 /// Place of a log in a [`Medium`]'s table: keeps the extents small.
@@ -101,8 +102,8 @@ pub(crate) struct Medium {
     logs: RwLock<Vec<Option<Arc<Log>>>>,
     /// None once the images were handed over.
     devices: RwLock<Option<Arc<Devices>>>,
-    /// Held for reading while content is read or a map is built, for writing while maps are pruned and logs trimmed:
-    /// so no reader holds the place of a payload that is being forgotten.
+    /// Held for reading while content is read or a map is built, for writing while maps are pruned
+    /// and logs trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
     payloads: Mutex<VecDeque<(Slot, Lsn, Bytes)>>,
 }
@@ -112,7 +113,8 @@ impl Medium {
     pub(crate) fn add_log(&self, log: Arc<Log>) -> Slot {
         let mut logs = write(&self.logs);
         logs.push(Some(log));
-        // Slots are never used again; a replica would need 65 536 branches in one run of the process.
+        // Slots are never used again; a replica would need 65 536 branches in one run of the
+        // process.
         Slot(u16::try_from(logs.len() - 1).expect("fewer than 65 536 logs are opened in one run"))
     }
 
@@ -149,8 +151,8 @@ impl Medium {
         Ok(())
     }
 
-    /// Fills `buf` with the content that `maps` describes. The caller holds `trims` for reading, or is the only one
-    /// that trims.
+    /// Fills `buf` with the content that `maps` describes. The caller holds `trims` for reading, or
+    /// is the only one that trims.
     pub(crate) fn read(
         &self,
         maps: &RwLock<DiskMaps>,
@@ -197,7 +199,8 @@ impl Medium {
             return Ok((entry.header.offset, bytes));
         }
         let bytes = log.read(&entry)?;
-        // The log has checked the CRC; the length decides whether a slice of it can be taken at all.
+        // The log has checked the CRC; the length decides whether a slice of it can be taken at
+        // all.
         if bytes.len() as u64 != entry.header.length {
             return Err(StorageError::LogMissing);
         }
@@ -209,7 +212,8 @@ impl Medium {
         Ok((entry.header.offset, bytes))
     }
 
-    /// What lies beyond the image's end reads as zeroes: the disk grew, and nothing was folded there yet.
+    /// What lies beyond the image's end reads as zeroes: the disk grew, and nothing was folded
+    /// there yet.
     fn read_image(&self, disk: DiskIndex, offset: u64, out: &mut [u8]) -> Result<(), ContentError> {
         let devices = self.devices()?;
         let device = devices.get(&disk).ok_or(ContentError::UnknownDisk(disk))?;

@@ -38,7 +38,8 @@ use landfall_types::{
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-/// Name of the divergence that stands for what foreign disks held before they became images (trap T-15).
+/// Name of the divergence that stands for what foreign disks held before they became images (trap
+/// T-15).
 pub const OLD_DISKS: &str = "old-disks";
 
 /// What becomes of the content that foreign images have when a replica is made on them.
@@ -46,7 +47,8 @@ pub const OLD_DISKS: &str = "old-disks";
 pub enum OldContent {
     /// A first copy overwrites it, that is what was asked for.
     Expendable,
-    /// It may be the only copy of something (home's disks): untouched until it is discarded by name (trap T-15).
+    /// It may be the only copy of something (home's disks): untouched until it is discarded by name
+    /// (trap T-15).
     Kept,
 }
 
@@ -96,8 +98,9 @@ pub(crate) struct Receiving {
 
 /// A replica. All methods may be called from any thread, and block while they do I/O.
 ///
-/// Locks are taken in the order `folding`, `receiving`, the medium's `trims`, `core`, a branch's writer, a log's append
-/// lock, then any other. A lock that is held for reading is not taken for reading again: a waiting writer comes first.
+/// Locks are taken in the order `folding`, `receiving`, the medium's `trims`, `core`, a branch's
+/// writer, a log's append lock, then any other. A lock that is held for reading is not taken for
+/// reading again: a waiting writer comes first.
 #[derive(Debug)]
 pub struct Replica {
     id: ReplicaId,
@@ -121,7 +124,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Makes a replica in an empty directory, durable when this returns (but for the directory's own name).
+    /// Makes a replica in an empty directory, durable when this returns (but for the directory's
+    /// own name).
     ///
     /// # Errors
     /// [`StorageError`]; what was made is then removed by the next attempt.
@@ -155,7 +159,8 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Opens a replica as it durably is: role, branches, first copy. `None` when its creation never finished.
+    /// Opens a replica as it durably is: role, branches, first copy. `None` when its creation never
+    /// finished.
     ///
     /// # Errors
     /// [`StorageError`]; nothing is repaired by guessing.
@@ -186,12 +191,14 @@ impl Replica {
         for node in body.logs.iter().filter(|node| !node.dropped) {
             match open_log(&*dir, node.log) {
                 Ok(log) => core.add_log(&medium, log),
-                // A test branch or divergence that can't be had must not keep the replica from its work.
+                // A test branch or divergence that can't be had must not keep the replica from its
+                // work.
                 Err(error)
                     if node.log != body.log
                         && Some(node.log) != body.authority_branch().map(|b| b.log) =>
                 {
-                    tracing::warn!(replica = %body.replica, log = %node.log, %error, "a log can't be opened");
+                    let (replica, log) = (body.replica, node.log);
+                    tracing::warn!(%replica, %log, %error, "a log can't be opened");
                 }
                 Err(error) => return Err(error),
             }
@@ -234,7 +241,8 @@ impl Replica {
                 match lock(&self.core).line(body, entry.log) {
                     Ok(line) => Arc::new(line),
                     Err(error) if !authority => {
-                        tracing::warn!(replica = %self.id, branch = entry.name, %error, "a test branch can't be opened");
+                        let (replica, branch) = (self.id, &entry.name);
+                        tracing::warn!(%replica, branch, %error, "a test branch can't be opened");
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -293,7 +301,8 @@ impl Core {
         Ok(Line::new(Arc::clone(kept), *slot, maps, timeline))
     }
 
-    /// The content at a position, from the image and the record tables of the logs: no payload is read.
+    /// The content at a position, from the image and the record tables of the logs: no payload is
+    /// read.
     fn build(
         &self,
         body: &Body,
@@ -330,8 +339,8 @@ impl Core {
     }
 }
 
-/// Producer of a branch's records: the log proves its continuity by itself. The last 8 bytes of the log's ID, which
-/// are random in every kind of UUID.
+/// Producer of a branch's records: the log proves its continuity by itself. The last 8 bytes of the
+/// log's ID, which are random in every kind of UUID.
 #[must_use]
 pub fn branch_incarnation(log: LogId) -> Incarnation {
     let mut raw = [0; 8];
@@ -399,7 +408,8 @@ fn open_log(dir: &dyn Dir, log: LogId) -> Result<Log, StorageError> {
     Ok(log)
 }
 
-/// Removes what a cut left behind: logs of branches that were never entered, undo files that are not in force.
+/// Removes what a cut left behind: logs of branches that were never entered, undo files that are
+/// not in force.
 fn remove_strays(dir: &dyn Dir, body: &Body) -> Result<(), StorageError> {
     let device = || StorageError::device("remove what a cut left behind");
     let kept: Vec<String> =
@@ -426,8 +436,8 @@ fn open_devices(images: &dyn Images, disks: &[ReplicaDisk]) -> Result<Devices, S
     for disk in disks {
         let device =
             images.open(&disk.image, disk.owner).map_err(StorageError::device("open image"))?;
-        // Our own files grow when the disk does; a foreign disk with coarser sectors would tear what the machine
-        // thinks is one sector.
+        // Our own files grow when the disk does; a foreign disk with coarser sectors would tear
+        // what the machine thinks is one sector.
         let foreign = disk.owner == ImageOwner::Foreign;
         let small = foreign && device.size() < disk.geometry.size_bytes;
         if small || (foreign && device.sector_bytes() > disk.geometry.sector_bytes) {

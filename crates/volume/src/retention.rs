@@ -3,15 +3,17 @@
 use landfall_types::Lsn;
 use std::collections::VecDeque;
 
-/// Positions with the monotonic time at which they were first seen durable. Starts empty at every start of the
-/// process, so that records count as new again: kept longer, never shorter (trap T-6: no wall clock).
+/// Positions with the monotonic time at which they were first seen durable. Starts empty at every
+/// start of the process, so that records count as new again: kept longer, never shorter (trap T-6:
+/// no wall clock).
 #[derive(Debug, Default)]
 pub struct Retention {
     /// Milliseconds of a monotonic clock, and what was durable then; both rise.
     seen: VecDeque<(u64, Lsn)>,
 }
 
-/// Distance between two samples in milliseconds: finer says nothing, retention is counted in seconds or more.
+/// Distance between two samples in milliseconds: finer says nothing, retention is counted in
+/// seconds or more.
 const SAMPLE_MS: u64 = 1_000;
 
 impl Retention {
@@ -23,7 +25,8 @@ impl Retention {
 
     /// Notes what is durable now.
     pub fn sample(&mut self, now_ms: u64, durable: Lsn) {
-        // Another log, which forked earlier: its positions are younger than those that had the same numbers.
+        // Another log, which forked earlier: its positions are younger than those that had the same
+        // numbers.
         while self.seen.back().is_some_and(|(_, lsn)| *lsn > durable) {
             self.seen.pop_back();
         }
@@ -34,8 +37,8 @@ impl Retention {
         }
     }
 
-    /// The newest position that was durable `retention_ms` ago; what lies up to there may be folded. Older samples are
-    /// forgotten.
+    /// The newest position that was durable `retention_ms` ago; what lies up to there may be
+    /// folded. Older samples are forgotten.
     pub fn expired(&mut self, now_ms: u64, retention_ms: u64) -> Option<Lsn> {
         let old = |at: u64| at.saturating_add(retention_ms) <= now_ms;
         while self.seen.get(1).is_some_and(|(at, _)| old(*at)) {

@@ -1,5 +1,5 @@
-//! The superblock on disk: four files, two copies of each version, so that neither a power cut nor a rotten copy
-//! takes the role back. Normative: `docs/formats/volume.md`.
+//! The superblock on disk: four files, two copies of each version, so that neither a power cut nor
+//! a rotten copy takes the role back. Normative: `docs/formats/volume.md`.
 
 use crate::body::Body;
 use crate::error::StorageError;
@@ -8,8 +8,8 @@ use landfall_blockdev::{Dir, File};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"LFREPLSB";
-/// Written when a replica's creation has ended: without it a replica without superblock is an unfinished one,
-/// with it, a damaged one that must never be made anew.
+/// Written when a replica's creation has ended: without it a replica without superblock is an
+/// unfinished one, with it, a damaged one that must never be made anew.
 const COMPLETE: &str = "complete";
 /// Version `n` stands in files `2 × (n mod 2)` and the one after.
 const COPIES: usize = 4;
@@ -24,7 +24,8 @@ pub(crate) struct Store {
     files: Vec<Arc<dyn File>>,
     sequence: u64,
     body: Body,
-    /// A write has failed: what is on disk is not known, so nothing may be decided on `body` any more.
+    /// A write has failed: what is on disk is not known, so nothing may be decided on `body` any
+    /// more.
     poisoned: bool,
 }
 
@@ -37,7 +38,8 @@ pub(crate) enum Found {
 }
 
 impl Store {
-    /// Makes the superblock of a new replica; durable when this returns (but for the name of the directory).
+    /// Makes the superblock of a new replica; durable when this returns (but for the name of the
+    /// directory).
     pub(crate) fn create(dir: &dyn Dir, body: Body) -> Result<Self, StorageError> {
         let mut files = Vec::with_capacity(COPIES);
         for copy in 0..COPIES {
@@ -45,8 +47,9 @@ impl Store {
         }
         let mut store = Self { files, sequence: 0, body: body.clone(), poisoned: false };
         store.write(body)?;
-        // The names first, then the sign: a cut between the two leaves an unfinished replica, which is removed; the
-        // other way round it could leave a sign without a superblock, and a new replica would count as damaged.
+        // The names first, then the sign: a cut between the two leaves an unfinished replica, which
+        // is removed; the other way round it could leave a sign without a superblock, and a new
+        // replica would count as damaged.
         dir.sync().map_err(StorageError::device("sync the replica's directory"))?;
         let sign = dir.create(COMPLETE).map_err(StorageError::device("create replica"))?;
         sign.sync_data().map_err(StorageError::device("create replica"))?;
@@ -77,8 +80,8 @@ impl Store {
         Ok(Found::Replica(Box::new(store)))
     }
 
-    /// Makes a replica count as unfinished, before its files are removed one by one: a cut in the middle must not
-    /// leave one that looks damaged.
+    /// Makes a replica count as unfinished, before its files are removed one by one: a cut in the
+    /// middle must not leave one that looks damaged.
     pub(crate) fn condemn(dir: &dyn Dir) -> Result<(), StorageError> {
         let device = || StorageError::device("remove replica");
         if dir.list().map_err(device())?.iter().any(|name| name == COMPLETE) {
@@ -103,10 +106,11 @@ impl Store {
         self.put()
     }
 
-    /// Both copies of this version again: one may have been lost to a cut or to rot, and what was read may still be
-    /// only in memory after a kill. Decisions are made on it from now on, so it must be durable first. An intact copy
-    /// is not written, and the others one by one: a cut can garble what is being written, and were that both copies,
-    /// the version before, with the role before, would hold again.
+    /// Both copies of this version again: one may have been lost to a cut or to rot, and what was
+    /// read may still be only in memory after a kill. Decisions are made on it from now on, so it
+    /// must be durable first. An intact copy is not written, and the others one by one: a cut can
+    /// garble what is being written, and were that both copies, the version before, with the role
+    /// before, would hold again.
     fn repair(&mut self) -> Result<(), StorageError> {
         let bytes = self.sealed()?;
         let mut lost = Vec::new();
@@ -181,3 +185,6 @@ fn newest(files: &[Arc<dyn File>]) -> Result<(u64, Body), StorageError> {
     let body = minicbor_serde::from_slice(&bytes).map_err(|_| StorageError::Superblock)?;
     Ok((sequence, body))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! Locks whose poisoning is not looked at: the process aborts on panic in production, and what the locks guard is
-//! changed in one step, after everything that can fail.
+//! Locks whose poisoning is not looked at: the process aborts on panic in production, and what the
+//! locks guard is changed in one step, after everything that can fail.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

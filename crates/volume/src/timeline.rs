@@ -22,13 +22,15 @@ pub enum PointSelector {
     Newest,
     /// Any position outside windows.
     Lsn(Lsn),
-    /// The newest marker that is not later than this; the candidates are listed when a clock step makes several (T-6).
+    /// The newest marker that is not later than this; the candidates are listed when a clock step
+    /// makes several (T-6).
     Time(UnixNanos),
     /// The marker of this name.
     Name(String),
 }
 
-/// Positions from `first` to `last`, both inclusive, that are recovery points; no `last` yet: up to the newest.
+/// Positions from `first` to `last`, both inclusive, that are recovery points; no `last` yet: up to
+/// the newest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stretch {
     first: Lsn,
@@ -55,8 +57,9 @@ impl Timeline {
         }
     }
 
-    /// Begins with disks of unknown content: no position is a recovery point before an exact window over all of them,
-    /// opened later, has closed (traps T-5, T-15). That is what a window that closed inexactly leaves behind.
+    /// Begins with disks of unknown content: no position is a recovery point before an exact window
+    /// over all of them, opened later, has closed (traps T-5, T-15). That is what a window that
+    /// closed inexactly leaves behind.
     pub(crate) fn unknown(disks: &[DiskIndex]) -> Self {
         let mut windows = Windows::new();
         let window = WindowId(0);
@@ -74,7 +77,8 @@ impl Timeline {
         Self { windows, stretches: vec![], markers: vec![], geometry: vec![] }
     }
 
-    /// Begins where another forks, at a recovery point: with the sizes that its records say up to there (trap T-9).
+    /// Begins where another forks, at a recovery point: with the sizes that its records say up to
+    /// there (trap T-9).
     pub(crate) fn fork(&self, at: Lsn) -> Self {
         let known = self.geometry.iter().filter(|(lsn, _, _)| *lsn <= at);
         Self { geometry: known.copied().collect(), ..Self::exact(at) }
@@ -229,7 +233,8 @@ mod tests {
         ranges.into_iter().map(|(first, last)| (first.get(), last.get())).collect()
     }
 
-    /// Guards P3. T-4: the interior of overlapping windows is no recovery point, nor are markers in it.
+    /// Guards P3. T-4: the interior of overlapping windows is no recovery point, nor are markers in
+    /// it.
     #[test]
     fn t4_markers_in_windows_are_no_points() {
         let controls = [
@@ -250,8 +255,8 @@ mod tests {
         assert_eq!(inside.expect_err("inside").code(), "point-in-window");
     }
 
-    /// Guards P3. T-5: after an inexact closing nothing is legal until the next exact one, and nothing at all before
-    /// the first exact window where the base was unknown.
+    /// Guards P3. T-5: after an inexact closing nothing is legal until the next exact one, and
+    /// nothing at all before the first exact window where the base was unknown.
     #[test]
     fn t5_a_fuzzy_copy_is_no_point() {
         let fuzzy = [(10, open(1)), (12, close(1, false)), (13, marker(1, None))];
@@ -267,7 +272,8 @@ mod tests {
         assert_eq!(ranges(&unknown), [(3, 100)]);
     }
 
-    /// Guards P9. T-6: after the source's clock was set back a time can mean several points: they are listed.
+    /// Guards P9. T-6: after the source's clock was set back a time can mean several points: they
+    /// are listed.
     #[test]
     fn t6_a_time_after_a_clock_step_lists_the_candidates() {
         let controls = [

@@ -12,8 +12,8 @@ pub(crate) struct LogNode {
     pub(crate) parent: Option<LogId>,
     /// The position before its first record.
     pub(crate) fork: Lsn,
-    /// Its records are gone, the image is past them; the node stays while a child names it, so that what two
-    /// children share can still be told.
+    /// Its records are gone, the image is past them; the node stays while a child names it, so that
+    /// what two children share can still be told.
     pub(crate) dropped: bool,
 }
 
@@ -33,8 +33,8 @@ pub(crate) fn node(nodes: &[LogNode], log: LogId) -> Option<&LogNode> {
     nodes.iter().find(|node| node.log == log)
 }
 
-/// The records that lead from the image at `folded` to position `at` of `log`, oldest level first; levels without
-/// records are left out. `None` when the logs in between are not kept.
+/// The records that lead from the image at `folded` to position `at` of `log`, oldest level first;
+/// levels without records are left out. `None` when the logs in between are not kept.
 pub(crate) fn levels(nodes: &[LogNode], log: LogId, at: Lsn, folded: Lsn) -> Option<Vec<Level>> {
     let mut out = Vec::new();
     let mut level = node(nodes, log)?;
@@ -56,8 +56,8 @@ pub(crate) fn levels(nodes: &[LogNode], log: LogId, at: Lsn, folded: Lsn) -> Opt
     }
 }
 
-/// The last position that position `at` of `log` shares with the newest position of `main`; [`Lsn::ZERO`] when the
-/// two have nothing in common.
+/// The last position that position `at` of `log` shares with the newest position of `main`;
+/// [`Lsn::ZERO`] when the two have nothing in common.
 pub(crate) fn shared_through(nodes: &[LogNode], main: LogId, log: LogId, at: Lsn) -> Lsn {
     let on_main = path(nodes, main, Lsn::MAX);
     let common = path(nodes, log, at).into_iter().find_map(|(log, through)| {
@@ -69,8 +69,8 @@ pub(crate) fn shared_through(nodes: &[LogNode], main: LogId, log: LogId, at: Lsn
     common.unwrap_or(Lsn::ZERO)
 }
 
-/// What is left of the logs when only the contents at the ends of `heads` are wanted: logs that none of these needs
-/// above the image are dropped, and forgotten once no child names them.
+/// What is left of the logs when only the contents at the ends of `heads` are wanted: logs that
+/// none of these needs above the image are dropped, and forgotten once no child names them.
 pub(crate) fn collect(nodes: &[LogNode], heads: &[LogId], folded: Lsn) -> Vec<LogNode> {
     let mut needed = Vec::new();
     for head in heads {
@@ -91,7 +91,8 @@ pub(crate) fn collect(nodes: &[LogNode], heads: &[LogId], folded: Lsn) -> Vec<Lo
     nodes.iter().filter_map(keep).collect()
 }
 
-/// The logs from `log` down to the image with the last position that the path uses of each, newest first.
+/// The logs from `log` down to the image with the last position that the path uses of each, newest
+/// first.
 pub(crate) fn path(nodes: &[LogNode], log: LogId, at: Lsn) -> Vec<(LogId, Lsn)> {
     let mut out = Vec::new();
     let mut through = at;

@@ -1,5 +1,5 @@
-//! The directory on the retention volume: lists its replicas by itself, so that they can be had without the
-//! configuration server.
+//! The directory on the retention volume: lists its replicas by itself, so that they can be had
+//! without the configuration server.
 
 use crate::error::StorageError;
 use crate::frame::{FrameError, seal, unseal};
@@ -27,7 +27,8 @@ impl Vault {
     /// Opens a vault; an empty directory becomes one.
     ///
     /// # Errors
-    /// [`StorageError::Manifest`] when the manifest can't be read: not ours, or damaged; storage errors.
+    /// [`StorageError::Manifest`] when the manifest can't be read: not ours, or damaged; storage
+    /// errors.
     pub fn open(
         dir: Arc<dyn Dir>,
         images: Arc<dyn Images>,
@@ -105,7 +106,8 @@ impl Vault {
         Replica::open(dir, Arc::clone(&self.images), self.segment_bytes)
     }
 
-    /// Removes a replica's directory: logs, branches, undo. The caller has closed it. Its images stay. Gone already: no error.
+    /// Removes a replica's directory: logs, branches, undo. The caller has closed it. Its images
+    /// stay. Gone already: no error.
     ///
     /// # Errors
     /// Storage errors.

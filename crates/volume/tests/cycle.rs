@@ -1,5 +1,5 @@
-//! The whole cycle, at random, against the naive oracle: replicate, view, test, fail over, change the point, commit,
-//! fold, come home, follow, and again. Guards P3, P4 and P6.
+//! The whole cycle, at random, against the naive oracle: replicate, view, test, fail over, change
+//! the point, commit, fold, come home, follow, and again. Guards P3, P4 and P6.
 //!
 //! `SEED=n` repeats one run, `LANDFALL_SEEDS=n` makes more of them.
 

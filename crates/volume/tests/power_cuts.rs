@@ -1,4 +1,5 @@
-//! Power cuts at every write boundary of superblock, log, image, fold, undo and branches. Guards P2, P3, P4 and P6.
+//! Power cuts at every write boundary of superblock, log, image, fold, undo and branches. Guards
+//! P2, P3, P4 and P6.
 //!
 //! `LANDFALL_THOROUGH=1` tries many more subsets of what was not synced.
 
@@ -25,7 +26,8 @@ fn reopen(cut: &Cut) -> Replica {
     }
 }
 
-/// Takes a replica as a cut left it and ends what was cut off, as the master target does at its start.
+/// Takes a replica as a cut left it and ends what was cut off, as the master target does at its
+/// start.
 fn recover(replica: &Replica) {
     let pending = replica.fold_pending().expect("readable");
     let undo = replica.status().expect("status").role == Role::Frozen;
@@ -58,8 +60,8 @@ fn script(producer: &mut Producer) {
     producer.marker(2, None);
 }
 
-/// Ingest and fold: acknowledged records are there, and every point that is offered is exact, whatever the image was
-/// doing.
+/// Ingest and fold: acknowledged records are there, and every point that is offered is exact,
+/// whatever the image was doing.
 #[test]
 fn ingest_and_fold() {
     let medium = SimMedium::new(512);
@@ -98,7 +100,8 @@ fn ingest_and_fold() {
     assert!(stat.cuts > 500);
 }
 
-/// Promotion, change of point, branch writes, commit, demotion: the role and everything that was answered is there.
+/// Promotion, change of point, branch writes, commit, demotion: the role and everything that was
+/// answered is there.
 #[test]
 fn roles_and_branches() {
     let medium = SimMedium::new(512);
@@ -107,7 +110,8 @@ fn roles_and_branches() {
     producer.send(&replica);
     medium.root().sync().expect("synced");
     medium.restart_trace();
-    // Per promise: the role, the epoch in force, and the content that the writable branch must show.
+    // Per promise: the role, the epoch in force, and the content that the writable branch must
+    // show.
     let mut promised: Vec<(Role, u64, Option<Content>)> = vec![(Role::Replicating, 1, None)];
     replica.freeze().expect("frozen");
     promised.push((Role::Frozen, 1, None));
@@ -174,8 +178,8 @@ fn roles_and_branches() {
     eprintln!("roles_and_branches: {stat:?}");
 }
 
-/// Release with undo, and back: home's disks hold either what they held, or what the log says, and a cut in between
-/// is ended by the same order again.
+/// Release with undo, and back: home's disks hold either what they held, or what the log says, and
+/// a cut in between is ended by the same order again.
 #[test]
 fn release_and_undo() {
     let medium = SimMedium::new(512);

@@ -1,4 +1,5 @@
-//! What a review of locks, roles and restarts found: each test is the sequence of events that went wrong.
+//! What a review of locks, roles and restarts found: each test is the sequence of events that went
+//! wrong.
 
 mod common;
 
@@ -51,8 +52,8 @@ fn all_end(work: Vec<Box<dyn FnOnce() + Send>>) {
     }
 }
 
-/// Lock order: a frame with control records looks at the superblock while it holds the log, a view at the newest
-/// position looks at the log while it holds the superblock.
+/// Lock order: a frame with control records looks at the superblock while it holds the log, a view
+/// at the newest position looks at the log while it holds the superblock.
 #[test]
 fn views_at_the_tail_do_not_stop_control_records() {
     let medium = SimMedium::new(512);
@@ -81,8 +82,8 @@ fn views_at_the_tail_do_not_stop_control_records() {
     all_end(vec![Box::new(views), Box::new(ingest)]);
 }
 
-/// Lock order: a write that begins within a sector reads under the log's append lock, while a view at the newest
-/// position waits for that lock, and a fold for the view.
+/// Lock order: a write that begins within a sector reads under the log's append lock, while a view
+/// at the newest position waits for that lock, and a fold for the view.
 #[test]
 fn views_writes_and_folds_of_a_committed_branch_go_on() {
     let medium = SimMedium::new(512);
@@ -154,8 +155,8 @@ fn test_branches_are_dropped_while_they_are_written() {
     all_end(vec![Box::new(ingest_and_fold), Box::new(branches)]);
 }
 
-/// T-4, T-6: another caller's flush makes the records of a frame durable before the frame's windows were followed: the
-/// newest recovery point must not lie in them.
+/// T-4, T-6: another caller's flush makes the records of a frame durable before the frame's windows
+/// were followed: the newest recovery point must not lie in them.
 #[test]
 fn t4_a_window_counts_before_its_records_are_durable() {
     let medium = SimMedium::new(512);
@@ -205,7 +206,8 @@ fn t4_a_window_counts_before_its_records_are_durable() {
     }
 }
 
-/// T-9: a disk that grew before the failover keeps its size when the branch was committed, folded, and opened again.
+/// T-9: a disk that grew before the failover keeps its size when the branch was committed, folded,
+/// and opened again.
 #[test]
 fn t9_a_disk_that_grew_keeps_its_size_behind_a_commit() {
     let medium = SimMedium::new(512);
@@ -229,7 +231,8 @@ fn t9_a_disk_that_grew_keeps_its_size_behind_a_commit() {
     assert_eq!(tail, vec![7; 512]);
 }
 
-/// P3: a view on what becomes divergence pins the image also when the divergence is discarded while it is open.
+/// P3: a view on what becomes divergence pins the image also when the divergence is discarded while
+/// it is open.
 #[test]
 fn a_view_outlives_the_commit_that_leaves_it_behind() {
     let medium = SimMedium::new(512);
@@ -259,7 +262,8 @@ fn a_view_outlives_the_commit_that_leaves_it_behind() {
     replica.fold(branch.head()).expect("nothing pins any more");
 }
 
-/// P6: opening a replica repairs its superblock; a power cut during that must not take the role back.
+/// P6: opening a replica repairs its superblock; a power cut during that must not take the role
+/// back.
 #[test]
 fn a_cut_while_opening_does_not_take_the_role_back() {
     let medium = SimMedium::new(512);
@@ -276,7 +280,8 @@ fn a_cut_while_opening_does_not_take_the_role_back() {
     assert!(stat.cuts > 0);
 }
 
-/// RQ-FO: divergence is discarded by name, so each has its own, also when a branch's name was used before.
+/// RQ-FO: divergence is discarded by name, so each has its own, also when a branch's name was used
+/// before.
 #[test]
 fn divergence_has_names_of_its_own() {
     let medium = SimMedium::new(512);
@@ -299,7 +304,8 @@ fn piece(window: u64, byte: &[u8]) -> ImagePiece<'_> {
     ImagePiece { window: WindowId(window), disk: DiskIndex(0), offset: 0, length, data: Some(byte) }
 }
 
-/// Design section 14.5, P3: once there are recovery points nothing is copied into the image beneath them.
+/// Design section 14.5, P3: once there are recovery points nothing is copied into the image beneath
+/// them.
 #[test]
 fn a_second_copy_into_the_image_is_refused() {
     let medium = SimMedium::new(512);
@@ -311,7 +317,8 @@ fn a_second_copy_into_the_image_is_refused() {
     assert_same(&read_view(&view), producer.content(), "the first recovery point");
 }
 
-/// T-5: a first copy that another run of the agent replaced by a comparison can be closed, and makes nothing legal.
+/// T-5: a first copy that another run of the agent replaced by a comparison can be closed, and
+/// makes nothing legal.
 #[test]
 fn a_first_copy_that_was_given_up_can_be_closed() {
     let medium = SimMedium::new(512);
@@ -319,7 +326,8 @@ fn a_first_copy_that_was_given_up_can_be_closed() {
     let mut producer = Producer::new(epoch(1), Lsn::ZERO, Chain::ROOT, blank(), false);
     producer.window_open(1, true);
     producer.send(&replica);
-    // The agent ends before a piece is durable. The next run compares everything, in a window of its own.
+    // The agent ends before a piece is durable. The next run compares everything, in a window of
+    // its own.
     let compare = Control::WindowOpen(WindowOpen {
         window: WindowId(2),
         reason: WindowReason::NewIncarnation,
@@ -339,7 +347,8 @@ fn a_first_copy_that_was_given_up_can_be_closed() {
     assert_same(&read_view(&view), producer.content(), "the first recovery point");
 }
 
-/// Retention: a branch that forked earlier counts anew, its positions are younger than the old log's of the same number.
+/// Retention: a branch that forked earlier counts anew, its positions are younger than the old
+/// log's of the same number.
 #[test]
 fn positions_behind_a_fork_are_as_old_as_the_branch() {
     let mut retention = Retention::new();
@@ -374,7 +383,8 @@ fn a_release_and_a_thaw_exclude_each_other() {
     }
 }
 
-/// A power cut during the repair of a log's superblock, after a cut that had left one intact copy: that one stays.
+/// A power cut during the repair of a log's superblock, after a cut that had left one intact copy:
+/// that one stays.
 #[test]
 fn a_second_cut_during_a_logs_repair_leaves_it_readable() {
     let medium = SimMedium::new(512);
@@ -416,7 +426,8 @@ fn a_second_cut_during_a_logs_repair_leaves_it_readable() {
     });
 }
 
-/// T-13: a release that was cut off behind its fold and given up leaves nothing in the way of the next one.
+/// T-13: a release that was cut off behind its fold and given up leaves nothing in the way of the
+/// next one.
 #[test]
 fn a_release_that_was_given_up_can_be_made_later() {
     let medium = SimMedium::new(512);

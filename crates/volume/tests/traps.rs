@@ -32,7 +32,8 @@ fn data(byte: u8) -> Vec<u8> {
     vec![byte; SECTOR as usize]
 }
 
-/// T-1, P3: records under positions that were used already are no duplicates unless their chain is the same.
+/// T-1, P3: records under positions that were used already are no duplicates unless their chain is
+/// the same.
 #[test]
 fn t1_a_renumbered_record_is_refused() {
     let medium = SimMedium::new(512);
@@ -85,7 +86,8 @@ fn t4_nothing_is_made_inside_windows() {
     replica.fold(producer.lsn()).expect("its end is legal");
 }
 
-/// T-5, P3: before the first exact window has closed there is no recovery point, and none after an inexact one.
+/// T-5, P3: before the first exact window has closed there is no recovery point, and none after an
+/// inexact one.
 #[test]
 fn t5_no_point_before_an_exact_window() {
     let medium = SimMedium::new(512);
@@ -114,7 +116,8 @@ fn t5_no_point_before_an_exact_window() {
     assert_eq!(replica.choices().expect("readable"), choices);
 }
 
-/// T-5, design section 14.5: a first copy can't close exactly before the image durably has all of it.
+/// T-5, design section 14.5: a first copy can't close exactly before the image durably has all of
+/// it.
 #[test]
 fn t5_a_first_copy_closes_only_with_the_whole_image() {
     let medium = SimMedium::new(512);
@@ -176,7 +179,8 @@ fn t6_fold_stops_at_recovery_points_and_pins() {
     assert_eq!(gone.code(), "no-such-point");
 }
 
-/// T-9, P5: a write outside the disk is refused with all of its frame, and nothing that was there is lost.
+/// T-9, P5: a write outside the disk is refused with all of its frame, and nothing that was there
+/// is lost.
 #[test]
 fn t9_a_write_outside_the_disk_is_refused() {
     let medium = SimMedium::new(512);
@@ -207,8 +211,8 @@ fn t9_a_write_outside_the_disk_is_refused() {
     assert_same(&read_view(&view), producer.content(), "after the refusals");
 }
 
-/// T-9: a disk's size is part of the point: old points keep the old size, new ones have the new one, also after a
-/// fold and a restart.
+/// T-9: a disk's size is part of the point: old points keep the old size, new ones have the new
+/// one, also after a fold and a restart.
 #[test]
 fn t9_the_size_is_part_of_the_point() {
     let medium = SimMedium::new(512);
@@ -289,8 +293,8 @@ fn t10_an_answered_write_survives_a_power_cut() {
     assert_same(&read_branch(&after.branch("epoch-2").expect("there")), &expected, "zeroes");
 }
 
-/// T-11, section 7: another instance, another history and an epoch that is over are refused before any position is
-/// compared.
+/// T-11, section 7: another instance, another history and an epoch that is over are refused before
+/// any position is compared.
 #[test]
 fn t11_another_instance_is_refused() {
     let medium = SimMedium::new(512);
@@ -319,8 +323,8 @@ impl OtherEpoch for landfall_types::Epoch {
     }
 }
 
-/// T-15: old disks are not touched before the window has closed and what they held was discarded by name; then they can
-/// be put back.
+/// T-15: old disks are not touched before the window has closed and what they held was discarded by
+/// name; then they can be put back.
 #[test]
 fn t15_old_disks_stay_untouched_until_discarded_by_name() {
     let medium = SimMedium::new(512);
@@ -371,14 +375,13 @@ fn t15_old_disks_stay_untouched_until_discarded_by_name() {
     let device = images(&medium).open("disk-0", ImageOwner::Foreign).expect("opened");
     device.write_at(700, b"the machine's").expect("written");
     let refused = replica.unrelease();
-    assert!(
-        matches!(refused, Err(RoleError::Fold(ref error)) if matches!(**error, FoldError::ForeignWrite { .. }))
-    );
+    let Err(RoleError::Fold(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(*error, FoldError::ForeignWrite { .. }), "{error:?}");
     assert_eq!(replica.status().expect("status").role, Role::Released);
 }
 
-/// T-17, P6: an epoch number makes one branch writable once; the former export is revoked before the new one exists; a
-/// change of point is refused after commit; all of it survives restarts.
+/// T-17, P6: an epoch number makes one branch writable once; the former export is revoked before
+/// the new one exists; a change of point is refused after commit; all of it survives restarts.
 #[test]
 fn t17_one_branch_writes_per_epoch() {
     let medium = SimMedium::new(512);
@@ -438,8 +441,8 @@ fn t17_one_branch_writes_per_epoch() {
     assert_eq!(replica.status().expect("status").lineage.epoch().number, 4);
 }
 
-/// T-17: a demotion ends the export for good and gives the same receipt when asked again; following takes frames of the
-/// next epoch only.
+/// T-17: a demotion ends the export for good and gives the same receipt when asked again; following
+/// takes frames of the next epoch only.
 #[test]
 fn t17_demote_and_follow() {
     let medium = SimMedium::new(512);
@@ -489,7 +492,8 @@ fn t17_demote_and_follow() {
     assert!(matches!(refused, Err(IngestError::Fenced { .. })), "{refused:?}");
 }
 
-/// P7: a test branch changes nothing beside itself, runs beside replication, and is gone when dropped.
+/// P7: a test branch changes nothing beside itself, runs beside replication, and is gone when
+/// dropped.
 #[test]
 fn p7_a_test_branch_is_harmless() {
     let medium = SimMedium::new(512);

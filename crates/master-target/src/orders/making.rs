@@ -68,8 +68,9 @@ impl Target {
             };
             ReplicaDisk { index: disk.index, id: disk.id, geometry: disk.geometry, image, owner }
         };
-        // Without a position before it, it is a first copy: what the disks hold is to be overwritten. With one they
-        // are disks that come home, and may hold the only copy of something (trap T-15).
+        // Without a position before it, it is a first copy: what the disks hold is to be
+        // overwritten. With one they are disks that come home, and may hold the only copy of
+        // something (trap T-15).
         let first_copy = create.base == Lsn::ZERO;
         Ok(ReplicaConfig {
             replica: create.replica,

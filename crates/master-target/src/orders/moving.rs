@@ -28,7 +28,8 @@ impl Target {
         Ok((hosted, done))
     }
 
-    /// Ends connections to branches that may not be written any more, and waits until nothing of theirs is in flight.
+    /// Ends connections to branches that may not be written any more, and waits until nothing of
+    /// theirs is in flight.
     async fn disconnect_revoked(&self, hosted: &Hosted) {
         let Ok(status) = hosted.replica.status() else { return };
         let branches = hosted.replica.branches();
@@ -113,7 +114,8 @@ impl Target {
 
     pub(super) async fn commit(self: &Arc<Self>, replica: ReplicaId) -> Outcome {
         self.change(replica, Replica::commit).await?;
-        // The image is folded to the fork by the maintenance, which finds that by itself after a restart too.
+        // The image is folded to the fork by the maintenance, which finds that by itself after a
+        // restart too.
         Ok(OrderOutcome::Done)
     }
 

@@ -1,8 +1,10 @@
-//! Comparing the branch's newest content with home's, by hashes from coarse to fine, and appending what differs.
+//! Comparing the branch's newest content with home's, by hashes from coarse to fine, and appending
+//! what differs.
 //!
-//! A verdict "equal" holds although neither side stands still: between the moment at which home was hashed and the one
-//! at which the branch was read, both take in the same records of the same log. A block that differs is read again
-//! under the branch's append lock, so it is never older than a record before it (trap T-2).
+//! A verdict "equal" holds although neither side stands still: between the moment at which home was
+//! hashed and the one at which the branch was read, both take in the same records of the same log.
+//! A block that differs is read again under the branch's append lock, so it is never older than a
+//! record before it (trap T-2).
 
 use super::Reverse;
 use crate::blocking::blocking;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Bytes per hash at each step: coarse ones keep the common case cheap, the last is what file systems write.
+/// Bytes per hash at each step: coarse ones keep the common case cheap, the last is what file
+/// systems write.
 const BLOCK_BYTES: [u32; 3] = [1 << 20, 64 << 10, 4 << 10];
 /// Bytes of a disk that are looked at together.
 const STRIPE_BYTES: u64 = 8 << 20;
@@ -142,7 +145,8 @@ impl Stripe {
         }
     }
 
-    /// Appends the range with the content of the moment, durably; returns the bytes that have to be sent for it.
+    /// Appends the range with the content of the moment, durably; returns the bytes that have to be
+    /// sent for it.
     async fn append(&self, range: ByteRange) -> Result<u64, ContentError> {
         let (branch, disk) = (Arc::clone(&self.branch), self.disk);
         blocking(move || {
@@ -169,8 +173,8 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("a stripe fits into memory")
 }
 
-/// The ranges of `bytes` (which begin at `offset` of the disk) whose hashes differ, neighbors joined. A missing hash
-/// counts as different: sending too much is safe.
+/// The ranges of `bytes` (which begin at `offset` of the disk) whose hashes differ, neighbors
+/// joined. A missing hash counts as different: sending too much is safe.
 fn differing_blocks(
     bytes: &[u8],
     offset: u64,

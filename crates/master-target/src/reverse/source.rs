@@ -59,7 +59,8 @@ impl LogSource for BranchSource {
         self.identity.clone()
     }
 
-    /// The log proves its continuity by itself: wherever the receiver stands, its chain must be ours there.
+    /// The log proves its continuity by itself: wherever the receiver stands, its chain must be
+    /// ours there.
     async fn resume(&self, position: &ReceiverPosition) -> Result<(), Refusal> {
         if position.lineage != self.identity.lineage {
             let common = position.lineage.common_through(&self.identity.lineage);
@@ -67,7 +68,8 @@ impl LogSource for BranchSource {
             return Err(Refusal::Diverged { common, durable: position.durable });
         }
         let (log, lsn) = (Arc::clone(&self.log), position.durable);
-        // Only what is durable here counts: a receiver ahead of its sender is another history (trap T-1).
+        // Only what is durable here counts: a receiver ahead of its sender is another history (trap
+        // T-1).
         let known =
             blocking(move || log.position_at(lsn).filter(|_| lsn <= log.durable().lsn)).await;
         if known.is_none_or(|known| known.chain != position.chain) {

@@ -1,4 +1,5 @@
-//! Branches: writable children of a position, each with its own log; and test branches, which never get authority.
+//! Branches: writable children of a position, each with its own log; and test branches, which never
+//! get authority.
 
 use super::{Core, Replica, branch_stamp, log_dir, make_log};
 use crate::body::{Body, BranchEntry, Role};
@@ -17,14 +18,15 @@ use landfall_types::{
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-/// A branch as its exports see it. Once revoked it refuses everything, for ever; a branch that is served again is
-/// another value of this type.
+/// A branch as its exports see it. Once revoked it refuses everything, for ever; a branch that is
+/// served again is another value of this type.
 #[derive(Debug)]
 pub struct Branch {
     entry: BranchEntry,
     line: Arc<Line>,
     medium: Arc<Medium>,
-    /// Held for reading while a write gets its place, taken away by a revocation: after that no write gets one.
+    /// Held for reading while a write gets its place, taken away by a revocation: after that no
+    /// write gets one.
     writer: RwLock<Option<BranchLog>>,
     written_bytes: AtomicU64,
 }
@@ -79,7 +81,8 @@ impl Branch {
         self.line.log.tail().lsn
     }
 
-    /// Bytes that were written to it, counted as often as they were written; catch-up data is not counted.
+    /// Bytes that were written to it, counted as often as they were written; catch-up data is not
+    /// counted.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes.load(Ordering::Relaxed)
@@ -109,8 +112,9 @@ impl Branch {
         self.medium.read(&self.line.maps, disk, offset, buf)
     }
 
-    /// Writes, and returns when it is durable (trap T-10): a guest that was answered never reads old data back, also
-    /// when this machine loses power and the guest does not. Concurrent writers share flushes.
+    /// Writes, and returns when it is durable (trap T-10): a guest that was answered never reads
+    /// old data back, also when this machine loses power and the guest does not. Concurrent writers
+    /// share flushes.
     ///
     /// # Errors
     /// [`ContentError`]; after a storage error a part may have been written.
@@ -155,7 +159,8 @@ impl Branch {
     ) -> Result<(), ContentError> {
         let end = offset.saturating_add(length);
         self.put(disk, offset, length, |first, newest, sectors| {
-            // A piece of a sector at either end is written with its neighbors; whole sectors need no bytes.
+            // A piece of a sector at either end is written with its neighbors; whole sectors need
+            // no bytes.
             let sector = self.sector_bytes(disk);
             let inner_start = offset.next_multiple_of(sector).min(sectors.end);
             let inner_end = (end / sector * sector).max(inner_start);
@@ -184,8 +189,9 @@ impl Branch {
         self.geometry(disk).map_or(1, |geometry| geometry.sector_bytes.max(1).into())
     }
 
-    /// Records cover whole sectors only: a power cut can garble a sector that is being folded into an image, and only
-    /// a record that covers all of it makes it whole again. `make` gets the sectors that the range touches.
+    /// Records cover whole sectors only: a power cut can garble a sector that is being folded into
+    /// an image, and only a record that covers all of it makes it whole again. `make` gets the
+    /// sectors that the range touches.
     fn put(
         &self,
         disk: DiskIndex,
@@ -207,9 +213,9 @@ impl Branch {
         Ok(())
     }
 
-    /// Appends what `build` makes of the next position and of the newest content, with nothing appended in between
-    /// (trap T-2). Not durable before [`Branch::flush`]. Returns the last position. `build` reads through [`Newest`]
-    /// alone, never through a branch or a view.
+    /// Appends what `build` makes of the next position and of the newest content, with nothing
+    /// appended in between (trap T-2). Not durable before [`Branch::flush`]. Returns the last
+    /// position. `build` reads through [`Newest`] alone, never through a branch or a view.
     ///
     /// # Errors
     /// [`ContentError`], also what `build` returns.
@@ -239,7 +245,8 @@ impl Branch {
         Ok(self.line.log.flush()?)
     }
 
-    /// The range cut into stretches, in order and covering it whole: true where it is known to read as zeroes.
+    /// The range cut into stretches, in order and covering it whole: true where it is known to read
+    /// as zeroes.
     #[must_use]
     pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
         read(&self.line.maps).zeroes(disk, range)
@@ -263,8 +270,8 @@ pub struct NewTestBranch {
 }
 
 impl Replica {
-    /// Makes a test branch: a writable child of a recovery point that never gets authority and changes nothing
-    /// beside itself (promise P7). Made already: returns it.
+    /// Makes a test branch: a writable child of a recovery point that never gets authority and
+    /// changes nothing beside itself (promise P7). Made already: returns it.
     ///
     /// # Errors
     /// [`RoleError::NameTaken`], [`RoleError::Point`], storage errors.
@@ -332,8 +339,8 @@ impl Replica {
         (!branch.revoked()).then_some(branch)
     }
 
-    /// Makes a branch's log, durably, and enters it into `body`, which the caller writes: until then it is a stray
-    /// that the next opening removes. The caller holds `trims` for reading.
+    /// Makes a branch's log, durably, and enters it into `body`, which the caller writes: until
+    /// then it is a stray that the next opening removes. The caller holds `trims` for reading.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn make_branch(
         &self,
@@ -374,8 +381,8 @@ impl Replica {
         Ok(Arc::new(Branch::open(entry, line, Arc::clone(&self.medium), Some(writer))))
     }
 
-    /// Drops the logs that nothing needs any more: from the superblock first, then from the disk, so that a cut
-    /// leaves a stray and never a name without a log.
+    /// Drops the logs that nothing needs any more: from the superblock first, then from the disk,
+    /// so that a cut leaves a stray and never a name without a log.
     pub(super) fn collect(&self, core: &mut Core, mut body: Body) -> Result<(), StorageError> {
         let mut heads = vec![body.log];
         heads.extend(body.branches.iter().map(|branch| branch.log));

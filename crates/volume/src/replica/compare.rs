@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 /// Bytes read at once while hashing.
 const HASH_READ_BYTES: u64 = 1 << 20;
-/// Granularity of the estimate: what a catch-up in compare mode sends at least (design section 13, B4).
+/// Granularity of the estimate: what a catch-up in compare mode sends at least (design section 13,
+/// B4).
 const ESTIMATE_BLOCK_BYTES: u64 = 4096;
 
 /// What is known beforehand about a way home (RQ-RE-4).
@@ -25,10 +26,12 @@ pub struct Estimate {
 }
 
 impl Replica {
-    /// 16 bytes of BLAKE3 for each block of the range, of the newest content; the last block may be shorter.
+    /// 16 bytes of BLAKE3 for each block of the range, of the newest content; the last block may be
+    /// shorter.
     ///
     /// # Errors
-    /// [`ContentError::NotYet`] when the log does not reach `after`; [`ContentError::OutOfRange`]; storage errors.
+    /// [`ContentError::NotYet`] when the log does not reach `after`; [`ContentError::OutOfRange`];
+    /// storage errors.
     pub fn hash(
         &self,
         disk: DiskIndex,
@@ -66,8 +69,9 @@ impl Replica {
         Ok(hashes)
     }
 
-    /// What a way home would send: the blocks that the branch's log touches since the fork, and those that the old log
-    /// touches behind it, each once. What the old disks took in after their last replicated record is not known.
+    /// What a way home would send: the blocks that the branch's log touches since the fork, and
+    /// those that the old log touches behind it, each once. What the old disks took in after their
+    /// last replicated record is not known.
     ///
     /// # Errors
     /// [`StorageError`].

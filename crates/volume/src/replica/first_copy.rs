@@ -1,4 +1,5 @@
-//! The first copy: straight into the image, while captured writes go to the log (design section 14.5).
+//! The first copy: straight into the image, while captured writes go to the log (design section
+//! 14.5).
 
 use super::Replica;
 use crate::body::{BaseContent, ImageCopy};
@@ -22,11 +23,13 @@ pub struct ImagePiece<'a> {
 }
 
 impl Replica {
-    /// Puts a piece into the image; durable after [`Replica::image_flush`]. The log always lies over the image, so
-    /// the order between pieces and records does not matter. A window that is new starts from the disks' beginning.
+    /// Puts a piece into the image; durable after [`Replica::image_flush`]. The log always lies
+    /// over the image, so the order between pieces and records does not matter. A window that is
+    /// new starts from the disks' beginning.
     ///
     /// # Errors
-    /// [`IngestError::Piece`] for a piece out of order or where the image has exact content already,
+    /// [`IngestError::Piece`] for a piece out of order or where the image has exact content
+    /// already,
     /// [`IngestError::OutOfBounds`], storage errors.
     pub fn image_write(&self, piece: ImagePiece<'_>) -> Result<(), IngestError> {
         if self.body()?.base == BaseContent::Exact {
@@ -64,7 +67,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Makes durable what was written, and notes how far the copy has come. Several pieces can share one call.
+    /// Makes durable what was written, and notes how far the copy has come. Several pieces can
+    /// share one call.
     ///
     /// # Errors
     /// Storage errors.

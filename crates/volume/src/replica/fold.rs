@@ -1,4 +1,5 @@
-//! Folding: moving the image forward to a recovery point. Redo only: a fold that was cut off is simply done again.
+//! Folding: moving the image forward to a recovery point. Redo only: a fold that was cut off is
+//! simply done again.
 
 use super::Replica;
 use crate::body::{BaseContent, Body, ImageOwner, Role};
@@ -10,7 +11,8 @@ use landfall_blockdev::BlockDevice;
 use landfall_types::{ByteRange, Lsn};
 use std::sync::Arc;
 
-/// Bytes written to an image at once: large enough for a disk's sequential speed, small enough to keep in memory.
+/// Bytes written to an image at once: large enough for a disk's sequential speed, small enough to
+/// keep in memory.
 const FOLD_WRITE_BYTES: usize = 1 << 20;
 
 /// How far a fold has come.
@@ -23,9 +25,9 @@ pub struct FoldProgress {
 }
 
 impl Replica {
-    /// How far the image can be folded now, at most to `wanted`: the newest recovery point that is durable and not
-    /// pinned. `None` when that is nowhere ahead of the image. The newest recovery point never expires: it becomes
-    /// the image itself (trap T-6).
+    /// How far the image can be folded now, at most to `wanted`: the newest recovery point that is
+    /// durable and not pinned. `None` when that is nowhere ahead of the image. The newest recovery
+    /// point never expires: it becomes the image itself (trap T-6).
     ///
     /// # Errors
     /// [`StorageError`].
@@ -43,8 +45,9 @@ impl Replica {
         Ok(limit.filter(|limit| *limit > body.folded))
     }
 
-    /// Moves the image to `to`, then forgets records that nothing needs any more. A fold that was cut off earlier has
-    /// to be ended first: [`Replica::fold_limit`] says so. Returns the bytes written.
+    /// Moves the image to `to`, then forgets records that nothing needs any more. A fold that was
+    /// cut off earlier has to be ended first: [`Replica::fold_limit`] says so. Returns the bytes
+    /// written.
     ///
     /// # Errors
     /// [`FoldError`]: not a recovery point, pinned, or storage.
@@ -60,8 +63,9 @@ impl Replica {
                 return Ok(0);
             }
             self.check_fold(&body, to)?;
-            // Durable before the first block is overwritten: from here on nothing before `to` can be shown, and a
-            // restart after a cut must know that the image is a mix until the fold was done again.
+            // Durable before the first block is overwritten: from here on nothing before `to` can
+            // be shown, and a restart after a cut must know that the image is a mix until the fold
+            // was done again.
             core.store.write(Body { fold_through: Some(to), ..body })?;
         }
         let bytes = self.copy_records(to)?;
@@ -159,7 +163,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Neighbors are put together into one write; a record that was overwritten in the meantime is not written at all.
+    /// Neighbors are put together into one write; a record that was overwritten in the meantime is
+    /// not written at all.
     fn copy_disk(&self, map: &DiskMap, device: &Arc<dyn BlockDevice>) -> Result<(), StorageError> {
         let mut buf: Vec<u8> = Vec::with_capacity(FOLD_WRITE_BYTES);
         let mut start = 0;

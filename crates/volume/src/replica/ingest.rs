@@ -1,4 +1,5 @@
-//! Taking frames: the checks that nothing is applied twice, out of order, of another history, or outside a disk.
+//! Taking frames: the checks that nothing is applied twice, out of order, of another history, or
+//! outside a disk.
 
 use super::{Receiving, Replica};
 use crate::body::{Body, ImageCopy, ImageOwner};
@@ -42,8 +43,8 @@ pub struct Standing {
 }
 
 impl Replica {
-    /// A sender announces itself: checks role, instance and history, makes durable what was received, and says where
-    /// the replica stands.
+    /// A sender announces itself: checks role, instance and history, makes durable what was
+    /// received, and says where the replica stands.
     ///
     /// # Errors
     /// [`IngestError::NotReplicating`], [`IngestError::OtherInstance`], [`IngestError::Fenced`],
@@ -55,19 +56,21 @@ impl Replica {
         if receiving.instance != instance {
             return Err(IngestError::OtherInstance(instance));
         }
-        // Everything received becomes durable before the position is told: what lay behind it would be taken for
-        // another history when a new run of the sender numbers from there.
+        // Everything received becomes durable before the position is told: what lay behind it would
+        // be taken for another history when a new run of the sender numbers from there.
         let durable = receiving.log.line().log.flush()?;
         check_lineage(&receiving.lineage, lineage, durable.lsn)?;
         let line = receiving.log.line();
         let open_windows = line.with_timeline(|timeline| timeline.windows().open_ids());
-        // Over with the first recovery point, whatever brought it: nothing more may go into the image beneath it.
+        // Over with the first recovery point, whatever brought it: nothing more may go into the
+        // image beneath it.
         let legal = line.with_timeline(|t| t.newest_legal(Lsn::ZERO, Lsn::MAX).is_some());
         let image_copy = image_copy.filter(|_| !legal);
         Ok(Standing { lineage: receiving.lineage.clone(), durable, image_copy, open_windows })
     }
 
-    /// Takes a frame; not durable before [`Replica::flush`]. Duplicates with the same chain are dropped.
+    /// Takes a frame; not durable before [`Replica::flush`]. Duplicates with the same chain are
+    /// dropped.
     ///
     /// # Errors
     /// [`IngestError`]; none of the frame's records is taken then.
@@ -77,7 +80,8 @@ impl Replica {
         }
         let receiving = read(&self.receiving);
         let receiving = receiving.as_ref().ok_or_else(|| self.not_replicating())?;
-        // Before the log is held: whoever opens a view holds the superblock while it waits for the log.
+        // Before the log is held: whoever opens a view holds the superblock while it waits for the
+        // log.
         let control = |record: &Record| record.header.kind == RecordKind::Control;
         let body = if frame.records.iter().any(control) { Some(self.body()?) } else { None };
         let stamp = Stamp {
@@ -109,8 +113,8 @@ impl Replica {
         }
     }
 
-    /// Every record lies within its disk (trap T-9), and every control record fits what is open. `body` is there when
-    /// there are control records.
+    /// Every record lies within its disk (trap T-9), and every control record fits what is open.
+    /// `body` is there when there are control records.
     fn check_content(
         &self,
         body: Option<&Body>,
@@ -189,7 +193,8 @@ impl Replica {
         Ok(fits && old.sector_bytes == new.sector_bytes)
     }
 
-    /// The closing of a first copy counts only when the image has all of it, durably (design section 14.5).
+    /// The closing of a first copy counts only when the image has all of it, durably (design
+    /// section 14.5).
     fn check_image_complete(
         body: &Body,
         lsn: Lsn,
@@ -215,9 +220,10 @@ impl Replica {
     }
 }
 
-/// True when the window that closes has put its blocks into the image, and nothing else has brought them: a later
-/// comparison of all disks, by another run of the sender, brings what is missing through the log, and decides with its
-/// own closing. `opened` are the openings in the frame itself, `windows` stands behind the closing.
+/// True when the window that closes has put its blocks into the image, and nothing else has brought
+/// them: a later comparison of all disks, by another run of the sender, brings what is missing
+/// through the log, and decides with its own closing. `opened` are the openings in the frame
+/// itself, `windows` stands behind the closing.
 fn needs_image(
     line: &Line,
     opened: &[WindowOpen],
@@ -258,7 +264,8 @@ fn check_lineage(ours: &Lineage, theirs: &Lineage, durable: Lsn) -> Result<(), I
     Err(IngestError::Diverged { common, durable })
 }
 
-/// The records of a frame that the log does not have; the ones that it has must be the same ones (trap T-1).
+/// The records of a frame that the log does not have; the ones that it has must be the same ones
+/// (trap T-1).
 fn new_records<'a>(
     line: &Line,
     tail: Position,
@@ -296,8 +303,8 @@ fn new_records<'a>(
     Ok(new)
 }
 
-/// Each record was written in the epoch that our history has at its place; a lower one is refused for ever
-/// (design section 5.4).
+/// Each record was written in the epoch that our history has at its place; a lower one is refused
+/// for ever (design section 5.4).
 fn check_epoch(
     receiving: &Receiving,
     frame: &Frame<'_>,

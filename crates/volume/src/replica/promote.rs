@@ -1,4 +1,5 @@
-//! Who may write: freeze, promotion, change of point, commit, demotion, following (design section 7, trap T-17).
+//! Who may write: freeze, promotion, change of point, commit, demotion, following (design section
+//! 7, trap T-17).
 //!
 //! ```text
 //! replicating ⇄ frozen ─promote─► writable ─promote (another point)─► writable ─commit─► writable
@@ -28,8 +29,9 @@ pub struct NewAuthority {
     pub name: String,
     /// Where, in the log that was replicated.
     pub point: PointSelector,
-    /// The new epoch. Its number must be higher than any that this replica has seen; as parent counts the epoch that
-    /// the point lies in, whatever the order says, because only the replica knows it.
+    /// The new epoch. Its number must be higher than any that this replica has seen; as parent
+    /// counts the epoch that the point lies in, whatever the order says, because only the replica
+    /// knows it.
     pub epoch: Epoch,
 }
 
@@ -63,8 +65,8 @@ impl Replica {
     pub fn thaw(&self) -> Result<(), RoleError> {
         let body = self.body()?;
         if body.role == Role::Frozen && body.undo.is_some() {
-            // A release that was cut off and given up: nobody else has had the disks. With the undo kept the image could
-            // never be folded or released again.
+            // A release that was cut off and given up: nobody else has had the disks. With the undo
+            // kept the image could never be folded or released again.
             self.undo()?;
         }
         let mut receiving = write(&self.receiving);
@@ -88,12 +90,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Gives a branch of a new epoch authority: a failover (from [`Role::Frozen`]), or a change of point (from
-    /// [`Role::Writable`], until commit). The former branch's export is revoked first, and its log becomes divergence
-    /// (trap T-17). Done already with this ID and epoch: returns the branch.
+    /// Gives a branch of a new epoch authority: a failover (from [`Role::Frozen`]), or a change of
+    /// point (from
+    /// [`Role::Writable`], until commit). The former branch's export is revoked first, and its log
+    /// becomes divergence (trap T-17). Done already with this ID and epoch: returns the branch.
     ///
     /// # Errors
-    /// [`RoleError`]; the former branch stays revoked only if the new one was to be made durable and that failed.
+    /// [`RoleError`]; the former branch stays revoked only if the new one was to be made durable
+    /// and that failed.
     pub fn promote(&self, new: &NewAuthority) -> Result<Arc<Branch>, RoleError> {
         let trims = read(&self.medium.trims);
         let mut core = lock(&self.core);
@@ -104,8 +108,8 @@ impl Replica {
         check_may_promote(&body, new)?;
         let fork = self.resolve_in(&body, &new.point)?;
         let lineage = fork_lineage(&body.lineage, new.epoch, fork)?;
-        // Revoked before anything of the new branch exists, and what it holds made durable: at no moment are two
-        // branches writable, whatever fails from here on.
+        // Revoked before anything of the new branch exists, and what it holds made durable: at no
+        // moment are two branches writable, whatever fails from here on.
         let former = body.authority.take();
         if let Some(former) = former {
             self.retire_authority(&mut body, former)?;
@@ -119,7 +123,8 @@ impl Replica {
         core.store.write(body)?;
         let mut branches = write(&self.branches);
         branches.insert(new.id, Arc::clone(&branch));
-        // Not before: a promotion that failed half-way finds the revoked branch here when it is repeated.
+        // Not before: a promotion that failed half-way finds the revoked branch here when it is
+        // repeated.
         former.map(|former| branches.remove(&former));
         drop(branches);
         drop(core);
@@ -162,8 +167,9 @@ impl Replica {
         Ok(())
     }
 
-    /// The branch's log is now the replica's: older points can't be chosen any more, and what the old log holds behind
-    /// the fork is divergence. The image is folded to the fork by the next [`Replica::fold`]. Done already: no error.
+    /// The branch's log is now the replica's: older points can't be chosen any more, and what the
+    /// old log holds behind the fork is divergence. The image is folded to the fork by the next
+    /// [`Replica::fold`]. Done already: no error.
     ///
     /// # Errors
     /// [`RoleError::NoAuthority`], storage errors.
@@ -203,8 +209,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends the branch's authority: revokes its export, puts a last marker into its log, makes it durable. The
-    /// receipt allows one promotion elsewhere. Done already: returns the same receipt.
+    /// Ends the branch's authority: revokes its export, puts a last marker into its log, makes it
+    /// durable. The receipt allows one promotion elsewhere. Done already: returns the same receipt.
     ///
     /// # Errors
     /// [`RoleError::NotCommitted`], [`RoleError::NoAuthority`], storage errors.
@@ -254,8 +260,8 @@ impl Replica {
         Ok(self.line().log.flush()?)
     }
 
-    /// Gives a demotion up, before anything was promoted elsewhere: the branch may be written again in its epoch.
-    /// Writable already: returns the branch.
+    /// Gives a demotion up, before anything was promoted elsewhere: the branch may be written again
+    /// in its epoch. Writable already: returns the branch.
     ///
     /// # Errors
     /// [`RoleError::NoAuthority`], storage errors.
@@ -283,11 +289,12 @@ impl Replica {
         Ok(branch)
     }
 
-    /// The demoted replica takes frames again, of a new epoch that forked at the end of its log; they are appended to
-    /// the same log. Done already: no error.
+    /// The demoted replica takes frames again, of a new epoch that forked at the end of its log;
+    /// they are appended to the same log. Done already: no error.
     ///
     /// # Errors
-    /// [`RoleError::WrongRole`], [`RoleError::OtherPosition`] when the log does not end at the fork,
+    /// [`RoleError::WrongRole`], [`RoleError::OtherPosition`] when the log does not end at the
+    /// fork,
     /// [`RoleError::EpochNotHigher`], [`RoleError::Lineage`], storage errors.
     pub fn follow(&self, epoch: Epoch, fork: Lsn, instance: InstanceId) -> Result<(), RoleError> {
         let mut receiving = write(&self.receiving);
@@ -322,7 +329,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Discards divergence by name; its logs are removed as soon as nothing else needs them. Discarded already: no error.
+    /// Discards divergence by name; its logs are removed as soon as nothing else needs them.
+    /// Discarded already: no error.
     ///
     /// # Errors
     /// [`RoleError::UnknownDivergence`], then nothing is discarded; storage errors.
@@ -355,8 +363,8 @@ fn check_may_promote(body: &Body, new: &NewAuthority) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// An epoch number is used once: an order that is repeated with another branch, or comes from a restored controller,
-/// is refused (trap T-17).
+/// An epoch number is used once: an order that is repeated with another branch, or comes from a
+/// restored controller, is refused (trap T-17).
 fn check_higher(body: &Body, epoch: Epoch) -> Result<(), RoleError> {
     if epoch.number <= body.epoch_highest {
         return Err(RoleError::EpochNotHigher { offered: epoch, highest: body.epoch_highest });

@@ -1,4 +1,5 @@
-//! Home's promotion: the image is folded to the end of the log with undo kept, and the disks are given to the machine.
+//! Home's promotion: the image is folded to the end of the log with undo kept, and the disks are
+//! given to the machine.
 
 use super::{Replica, open_devices};
 use crate::body::{Body, Role, UndoPhase};
@@ -16,8 +17,9 @@ pub struct Released {
 }
 
 impl Replica {
-    /// Folds to `lsn`, which must be the end of the log and of the same history (`chain`, trap T-17), with undo kept,
-    /// closes the disks and gives them to the machine in `epoch`. Done already: says so again. Cut off: goes on.
+    /// Folds to `lsn`, which must be the end of the log and of the same history (`chain`, trap
+    /// T-17), with undo kept, closes the disks and gives them to the machine in `epoch`. Done
+    /// already: says so again. Cut off: goes on.
     ///
     /// # Errors
     /// [`RoleError::WrongRole`], [`RoleError::OtherPosition`], [`RoleError::EpochNotHigher`], and
@@ -34,7 +36,8 @@ impl Replica {
         }
         let line = self.line();
         let end = line.log.durable();
-        // Records behind `lsn` would be lost; another chain is another history under the same position.
+        // Records behind `lsn` would be lost; another chain is another history under the same
+        // position.
         if line.log.tail().lsn != lsn || end.lsn != lsn || end.chain != chain {
             return Err(RoleError::OtherPosition { expected: lsn, found: end.lsn });
         }
@@ -47,7 +50,8 @@ impl Replica {
         {
             let mut core = lock(&self.core);
             let body = core.store.body()?.clone();
-            // Given up while the image was being folded: a replica that takes frames must not be handed over.
+            // Given up while the image was being folded: a replica that takes frames must not be
+            // handed over.
             if body.role != Role::Frozen {
                 return Err(RoleError::WrongRole { role: body.role, wanted: "a release" });
             }
@@ -59,12 +63,12 @@ impl Replica {
         Ok(Released { disks, folded_bytes })
     }
 
-    /// Takes the disks back, before the machine has started: undoes the fold; the replica is frozen again. Frozen
-    /// without undo already: no error.
+    /// Takes the disks back, before the machine has started: undoes the fold; the replica is frozen
+    /// again. Frozen without undo already: no error.
     ///
     /// # Errors
-    /// [`RoleError::WrongRole`]; [`crate::FoldError::ForeignWrite`] within [`RoleError::Fold`] when the machine has
-    /// written (trap T-13); storage errors.
+    /// [`RoleError::WrongRole`]; [`crate::FoldError::ForeignWrite`] within [`RoleError::Fold`] when
+    /// the machine has written (trap T-13); storage errors.
     pub fn unrelease(&self) -> Result<(), RoleError> {
         let body = self.body()?;
         match body.role {
@@ -78,7 +82,8 @@ impl Replica {
             let devices = open_devices(&*self.images, &body.disks)?;
             self.medium.set_devices(Some(devices));
         }
-        // One version of the superblock ends both: a cut between them would leave a release without a way back.
+        // One version of the superblock ends both: a cut between them would leave a release without
+        // a way back.
         if let Err(error) = self.undo_and(end_release) {
             // Refused before anything was changed: the disks stay the machine's.
             let undoing = self.body()?.undo.is_some_and(|undo| undo.phase == UndoPhase::Undoing);

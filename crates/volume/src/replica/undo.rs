@@ -1,4 +1,5 @@
-//! Folding with the overwritten content kept, and putting it back. File format: `docs/formats/volume.md`.
+//! Folding with the overwritten content kept, and putting it back. File format:
+//! `docs/formats/volume.md`.
 
 use super::Replica;
 use crate::body::{Body, UndoEntry, UndoPhase};
@@ -15,7 +16,8 @@ const ENTRY_MAGIC: &[u8; 8] = b"LFUNDOEN";
 const END_MAGIC: &[u8; 8] = b"LFUNDOED";
 /// Bytes of old content per entry: below the frame's limit, and a good size for reading.
 const ENTRY_BYTES: u64 = 1 << 20;
-/// Bytes before the old content in an entry's body: disk (4), CRC-32C of the new content (4), offset (8), length (8).
+/// Bytes before the old content in an entry's body: disk (4), CRC-32C of the new content (4),
+/// offset (8), length (8).
 const ENTRY_HEADER_BYTES: usize = 24;
 
 /// One stretch of old content.
@@ -58,8 +60,9 @@ impl Saved {
 }
 
 impl Replica {
-    /// Like [`Replica::fold`], with the old content of everything that is overwritten saved and durable before the
-    /// first block is. Records are kept. Cut off earlier: goes on. Returns the bytes written.
+    /// Like [`Replica::fold`], with the old content of everything that is overwritten saved and
+    /// durable before the first block is. Records are kept. Cut off earlier: goes on. Returns the
+    /// bytes written.
     ///
     /// # Errors
     /// [`FoldError`].
@@ -101,11 +104,12 @@ impl Replica {
         Ok(folded_bytes)
     }
 
-    /// Puts the old content back; the image is where it was before the fold with undo. Cut off: goes on.
+    /// Puts the old content back; the image is where it was before the fold with undo. Cut off:
+    /// goes on.
     ///
     /// # Errors
-    /// [`FoldError::NoUndo`]; [`FoldError::ForeignWrite`] when a block holds neither what the fold wrote nor what was
-    /// there before (nothing is changed then); storage errors.
+    /// [`FoldError::NoUndo`]; [`FoldError::ForeignWrite`] when a block holds neither what the fold
+    /// wrote nor what was there before (nothing is changed then); storage errors.
     pub fn undo(&self) -> Result<(), FoldError> {
         self.undo_and(|_| {})
     }
@@ -119,9 +123,10 @@ impl Replica {
         let devices = self.medium.devices()?;
         let device = |disk| devices.get(&disk).ok_or(StorageError::UnknownDisk(disk));
         if undo.phase == UndoPhase::Saved && body.fold_through.is_none() {
-            // Not where the fold itself was cut off: its own torn blocks look like anything, and nobody else has had
-            // the disks yet. The whole file is read before anything is changed: a damaged one, or a disk that the machine has
-            // written (trap T-13), leaves all as it is.
+            // Not where the fold itself was cut off: its own torn blocks look like anything, and
+            // nobody else has had the disks yet. The whole file is read before anything is changed:
+            // a damaged one, or a disk that the machine has written (trap T-13), leaves all as it
+            // is.
             each_saved(&*file, |saved| {
                 let mut now = vec![0; saved.old.len()];
                 let found = device(saved.disk)?.read_at(saved.offset, &mut now);
@@ -149,7 +154,8 @@ impl Replica {
     }
 
     fn end_undo(&self, undo: &UndoEntry, also: impl FnOnce(&mut Body)) -> Result<(), StorageError> {
-        // No map may be built or read between the two: the records up to where the image was are needed again.
+        // No map may be built or read between the two: the records up to where the image was are
+        // needed again.
         let _trims = write(&self.medium.trims);
         let mut core = lock(&self.core);
         let body = core.store.body()?.clone();
@@ -182,7 +188,8 @@ impl Replica {
         let mut count = 0;
         for (disk, map) in maps.iter() {
             let device = devices.get(&disk).ok_or(StorageError::UnknownDisk(disk))?;
-            // A block beyond the image's end has no old content: the image only grew (our own files).
+            // A block beyond the image's end has no old content: the image only grew (our own
+            // files).
             let size = map.geometry.size_bytes.min(device.size());
             for (range, holder) in map.extents.iter() {
                 let range = ByteRange { end: range.end.min(size), ..range };

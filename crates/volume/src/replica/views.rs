@@ -15,7 +15,8 @@ use std::sync::{Arc, RwLock};
 pub(crate) struct ViewState {
     medium: Arc<Medium>,
     pub(crate) maps: RwLock<DiskMaps>,
-    /// The log that it was opened on: what of it the image may take in changes when another log becomes the replica's.
+    /// The log that it was opened on: what of it the image may take in changes when another log
+    /// becomes the replica's.
     log: LogId,
     at: Lsn,
 }
@@ -37,13 +38,15 @@ impl View {
         read(&self.0.maps).disk(disk).map(|disk| disk.geometry)
     }
 
-    /// The range cut into stretches, in order and covering it whole: true where it is known to read as zeroes.
+    /// The range cut into stretches, in order and covering it whole: true where it is known to read
+    /// as zeroes.
     #[must_use]
     pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
         read(&self.0.maps).zeroes(disk, range)
     }
 
-    /// Fills `buf` from `offset`; every payload is checked against its CRC, corrupt bytes are never served.
+    /// Fills `buf` from `offset`; every payload is checked against its CRC, corrupt bytes are never
+    /// served.
     ///
     /// # Errors
     /// [`ContentError`].
@@ -77,7 +80,8 @@ impl Replica {
         }))
     }
 
-    /// Newest durable recovery point; none before the first window over all disks has closed exactly.
+    /// Newest durable recovery point; none before the first window over all disks has closed
+    /// exactly.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -123,7 +127,8 @@ impl Replica {
     /// Opens a view on the content that divergence holds at its end.
     ///
     /// # Errors
-    /// [`RoleError::UnknownDivergence`] when there is none of this name, or it was discarded; storage errors.
+    /// [`RoleError::UnknownDivergence`] when there is none of this name, or it was discarded;
+    /// storage errors.
     pub fn divergence_view(&self, name: &str) -> Result<View, RoleError> {
         let _trims = read(&self.medium.trims);
         let core = lock(&self.core);
@@ -172,7 +177,8 @@ impl Replica {
         open.map(|view| (view.log, view.at)).collect()
     }
 
-    /// How far the image can go without taking content away from a view, a branch, or divergence that is kept.
+    /// How far the image can go without taking content away from a view, a branch, or divergence
+    /// that is kept.
     pub(crate) fn pin(&self, body: &Body) -> Lsn {
         let views = self.viewed().into_iter();
         let branches = body.branches.iter().filter(|branch| branch.log != body.log);

@@ -1,4 +1,5 @@
-//! A replica on a simulated medium, and the naive oracle: the content of all disks after every record.
+//! A replica on a simulated medium, and the naive oracle: the content of all disks after every
+//! record.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod world;

@@ -49,7 +49,8 @@ pub fn record(rng: &mut Rng, producer: &mut Producer) {
     }
 }
 
-/// Closes what is open, exactly, and repairs what is fuzzy, so that the newest position is a recovery point.
+/// Closes what is open, exactly, and repairs what is fuzzy, so that the newest position is a
+/// recovery point.
 pub fn settle(producer: &mut Producer) {
     for id in producer.open_windows().into_iter().rev() {
         producer.window_close(id.0, true);

@@ -1,0 +1,111 @@
+//! The golden superblock: a change here is a change of the format (`docs/formats/volume.md`).
+
+use super::*;
+use crate::body::{
+    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role,
+    UndoEntry, UndoPhase,
+};
+use crate::tree::LogNode;
+use landfall_types::{
+    BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId, Lineage, LogId,
+    Lsn, MachineId, ReplicaId, WindowId,
+};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/superblock-v1.bin");
+
+/// Every field is used once.
+fn body() -> Body {
+    let log = |n| LogId::from_bytes([n; 16]);
+    let lsn = Lsn::new;
+    let first = Epoch { number: 1, id: EpochId::new(0x11), parent: None };
+    let second = Epoch { number: 2, id: EpochId::new(0x22), parent: Some(first.id) };
+    let lineage = Lineage::root(first).extend(second, lsn(70)).expect("rises");
+    let branch = BranchEntry {
+        id: BranchId::from_bytes([6; 16]),
+        name: "epoch-2".into(),
+        log: log(5),
+        fork: lsn(70),
+        epoch: second,
+        lineage: Some(lineage.clone()),
+    };
+    Body {
+        replica: ReplicaId::from_bytes([1; 16]),
+        machine: MachineId::from_bytes([2; 16]),
+        machine_name: "web".into(),
+        instance: InstanceId::from_bytes([3; 16]),
+        role: Role::Writable,
+        lineage,
+        epoch_highest: 2,
+        log: log(5),
+        logs: vec![
+            LogNode { log: log(4), parent: None, fork: Lsn::ZERO, dropped: false },
+            LogNode { log: log(5), parent: Some(log(4)), fork: lsn(70), dropped: false },
+        ],
+        disks: vec![ReplicaDisk {
+            index: DiskIndex(0),
+            id: DiskId::from_bytes([7; 16]),
+            geometry: DiskGeometry { size_bytes: 1 << 30, sector_bytes: 512 },
+            image: "/dev/mapper/web-0".into(),
+            owner: ImageOwner::Foreign,
+        }],
+        base: BaseContent::Exact,
+        folded: lsn(60),
+        fold_through: Some(lsn(70)),
+        points_from: lsn(70),
+        authority: Some(branch.id),
+        branches: vec![branch],
+        divergence: vec![DivergenceEntry {
+            name: "epoch-1-after-70".into(),
+            description: "what was replicated behind the chosen point".into(),
+            log: Some(log(4)),
+            epoch: Some(first),
+            after: lsn(70),
+            through: lsn(90),
+            discarded: true,
+        }],
+        image_copy: Some(ImageCopy {
+            window: WindowId(9),
+            durable_bytes: vec![(DiskIndex(0), 4096)],
+        }),
+        undo: Some(UndoEntry {
+            file: "undo-70".into(),
+            from: lsn(60),
+            base: BaseContent::Unknown,
+            phase: UndoPhase::Saved,
+            folded_bytes: 8192,
+        }),
+        demoted: Some(Demoted { epoch: second, lsn: lsn(95), chain: Chain::from_bytes([8; 16]) }),
+        retention_s: 86_400,
+    }
+}
+
+#[test]
+fn golden_superblock() {
+    let encoded = minicbor_serde::to_vec(body()).expect("encodes");
+    let bytes = seal(MAGIC, 41, &encoded);
+    if std::env::var_os("LANDFALL_GOLDEN_WRITE").is_some() {
+        std::fs::write(GOLDEN, &bytes).expect("written");
+    }
+    let golden = std::fs::read(GOLDEN).expect("the golden file is there");
+    assert!(bytes == golden, "the superblock's format has changed");
+    let (sequence, found) = unseal(MAGIC, &golden).expect("a frame");
+    assert_eq!(sequence, 41);
+    let found: Body = minicbor_serde::from_slice(found).expect("decodes");
+    assert_eq!(found, body());
+}
+
+/// Later versions may add keys: they are skipped.
+#[test]
+fn unknown_keys_are_skipped() {
+    let encoded = minicbor_serde::to_vec(body()).expect("encodes");
+    // A map of n pairs begins with 0xa0 + n, or 0xb8 n from 24 on, or 0xbf for an open one.
+    let mut longer = match encoded[0] {
+        0xbf => encoded.clone(),
+        0xb8 => [&[0xb8, encoded[1] + 1], &encoded[2..]].concat(),
+        small => [&[small + 1], &encoded[1..]].concat(),
+    };
+    let at = if encoded[0] == 0xbf { longer.len() - 1 } else { longer.len() };
+    longer.splice(at..at, [0x65, b'l', b'a', b't', b'e', b'r', 0x01]);
+    let found: Body = minicbor_serde::from_slice(&longer).expect("decodes");
+    assert_eq!(found, body());
+}
