@@ -28,7 +28,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most connections that are kept for later requests.
 const IDLE_MAX: usize = 2;
 
-/// Whether a request may go over a connection that the server may be closing just now, and be sent again then.
+/// Whether a request may go over a connection that the server may be closing just now, and be sent
+/// again then.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
     /// It changes nothing, or the same twice is the same as once.
@@ -100,7 +101,8 @@ impl Http {
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         tokio::spawn(async move {
-            // The request that went over it tells its error; an idle connection may end when it likes.
+            // The request that went over it tells its error; an idle connection may end when it
+            // likes.
             let _ = connection.await;
         });
         Ok(sender)
@@ -158,8 +160,8 @@ impl Http {
         None
     }
 
-    /// A connection that broke. A server that dislikes our certificate says so only after the handshake, so the
-    /// cause is looked for in the whole chain.
+    /// A connection that broke. A server that dislikes our certificate says so only after the
+    /// handshake, so the cause is looked for in the whole chain.
     fn broken(&self, error: &hyper::Error) -> ApiError {
         let cause = format!("connection to {} broke: {}", self.url.authority(), chain(error));
         ApiError::new(&codes::SERVER_UNREACHABLE, cause)

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// How many results a node remembers. The server has at most a few orders per machine under way, and forgets an
-/// order when it has its result; a thousand machines on one node still fit.
+/// How many results a node remembers. The server has at most a few orders per machine under way,
+/// and forgets an order when it has its result; a thousand machines on one node still fit.
 pub const LEDGER_RESULTS_MAX: usize = 4096;
 
 /// Why results can't be remembered.
@@ -52,8 +52,8 @@ struct Entry {
     result: OrderResult,
 }
 
-/// Results of the last orders, kept durably: a repeated order is answered with its result. One JSON object per line
-/// (`orders.jsonl`), appended and synced before the result is sent.
+/// Results of the last orders, kept durably: a repeated order is answered with its result. One JSON
+/// object per line (`orders.jsonl`), appended and synced before the result is sent.
 pub struct OrderLedger {
     path: PathBuf,
     entries: VecDeque<Entry>,
@@ -75,7 +75,8 @@ impl OrderLedger {
             Err(source) => return Err(LedgerError::File { operation: "read", path, source }),
         };
         let mut entries = VecDeque::new();
-        // A crash can tear only the last line. Its result was never sent, so the order simply comes again.
+        // A crash can tear only the last line. Its result was never sent, so the order simply comes
+        // again.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let entry = serde_json::from_str(line)
                 .map_err(|source| LedgerError::Damaged { path: path.clone(), source })?;

@@ -43,8 +43,9 @@ impl NodeClient {
     /// [`crate::Backoff`] while the error's class is transient.
     ///
     /// # Errors
-    /// `server-unreachable`, `fingerprint-mismatch`, `bad-passphrase`, `name-taken`, or `not-authorized` when the
-    /// credentials are damaged or belong to another fleet, role or name than asked for.
+    /// `server-unreachable`, `fingerprint-mismatch`, `bad-passphrase`, `name-taken`, or
+    /// `not-authorized` when the credentials are damaged or belong to another fleet, role or name
+    /// than asked for.
     pub async fn open_or_enroll(dir: &Path, enrolment: &Enrolment) -> Result<Self, ApiError> {
         if !Credentials::exist(dir) {
             return Self::enroll(dir, enrolment).await;
@@ -87,8 +88,9 @@ impl NodeClient {
     }
 
     async fn enroll(dir: &Path, enrolment: &Enrolment) -> Result<Self, ApiError> {
-        // The key is durable before the request: when the answer is lost, the repeated request carries the same
-        // key, and the server recognizes the node instead of refusing the name as taken.
+        // The key is durable before the request: when the answer is lost, the repeated request
+        // carries the same key, and the server recognizes the node instead of refusing the name as
+        // taken.
         let (key_pem, csr_pem) =
             Credentials::key_and_request(dir).map_err(|error| from_pki(&error))?;
         let tls = tls::enrolling_client(enrolment.fingerprint).map_err(|error| from_pki(&error))?;
@@ -114,8 +116,8 @@ impl NodeClient {
             Certificate { pem: enrolled.certificate_pem, authority_pem: enrolled.ca_pem };
         let credentials = Credentials::create(dir, &member, &key_pem, &certificate)
             .map_err(|error| from_pki(&error))?;
-        // The answer came over a connection to the pinned authority; that it is the same one is checked anyway,
-        // because from now on it is trusted instead of the fingerprint.
+        // The answer came over a connection to the pinned authority; that it is the same one is
+        // checked anyway, because from now on it is trusted instead of the fingerprint.
         if credentials.fingerprint() != enrolment.fingerprint {
             let cause = "the server handed out another authority than the pinned one";
             return Err(ApiError::new(&codes::FINGERPRINT_MISMATCH, cause));
@@ -137,7 +139,8 @@ impl NodeClient {
         self.http.call(post("/v1/node/report", Repeat::Harmless), Some(report)).await
     }
 
-    /// Orders that are not yet answered, oldest first. Waits up to `wait` until there is one that is not `known`.
+    /// Orders that are not yet answered, oldest first. Waits up to `wait` until there is one that
+    /// is not `known`.
     ///
     /// # Errors
     /// `server-unreachable` while the server is away.
@@ -158,7 +161,8 @@ impl NodeClient {
         self.http.call(post(&path, Repeat::Harmless), Some(result)).await
     }
 
-    /// Renews the certificate when two thirds of its life are over; running listeners take the new one at once.
+    /// Renews the certificate when two thirds of its life are over; running listeners take the new
+    /// one at once.
     ///
     /// # Errors
     /// `server-unreachable` while the server is away; the former certificate stays in use.

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long one call waits for a job to change.
 pub const JOB_WAIT: Duration = Duration::from_secs(10);
-/// How long a job is waited for while the server does not answer: it goes on by itself when it is back.
+/// How long a job is waited for while the server does not answer: it goes on by itself when it is
+/// back.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// An operator's client of every endpoint.
@@ -253,7 +254,8 @@ impl Client {
         self.send(&machine_path(name, "/divergence/discard"), ask).await
     }
 
-    /// Follows a job until it has ended or waits for an operator; `progress` sees every state that is learned.
+    /// Follows a job until it has ended or waits for an operator; `progress` sees every state that
+    /// is learned.
     ///
     /// A server that is away is waited for: the job goes on when it is back.
     ///

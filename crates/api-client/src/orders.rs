@@ -19,9 +19,11 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Most orders under way at once. The server gives one at a time per machine.
 const UNDER_WAY_MAX: usize = 64;
 
-/// Carries out orders. Each order may come again after a crash: the second time it finds its work done.
+/// Carries out orders. Each order may come again after a crash: the second time it finds its work
+/// done.
 pub trait OrderHandler: Send + Sync + 'static {
-    /// Carries out one order. Orders of different machines run side by side; they are dropped at shutdown.
+    /// Carries out one order. Orders of different machines run side by side; they are dropped at
+    /// shutdown.
     fn carry_out(
         &self,
         id: OrderId,
@@ -49,8 +51,8 @@ impl OrderLoop {
     /// Runs until `shutdown`; also renews the certificate when it is due.
     ///
     /// # Errors
-    /// [`LedgerError`] when results can't be remembered any more: the role should end, because orders would be
-    /// carried out twice.
+    /// [`LedgerError`] when results can't be remembered any more: the role should end, because
+    /// orders would be carried out twice.
     pub async fn run<H: OrderHandler>(
         mut self,
         handler: Arc<H>,
@@ -72,7 +74,8 @@ impl OrderLoop {
                     self.answer(id, &mut answers);
                 }
                 Some(answered) = answers.join_next(), if !answers.is_empty() => {
-                    // Whether it arrived or not: if it did not, the next poll brings the order again.
+                    // Whether it arrived or not: if it did not, the next poll brings the order
+                    // again.
                     if let Ok(id) = answered { under_way.remove(&id); }
                 }
                 _ = renewal.tick() => self.renew().await,

@@ -14,7 +14,8 @@ impl ServerUrl {
         let wrong =
             || ApiError::new(&codes::BAD_REQUEST, format!("{url:?} is not https://host[:port]"));
         let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
-        // The last colon separates the port, unless it stands within the brackets of an IPv6 address.
+        // The last colon separates the port, unless it stands within the brackets of an IPv6
+        // address.
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| wrong())?)

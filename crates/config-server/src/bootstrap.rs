@@ -1,4 +1,5 @@
-//! The state directory: authority, the server's own credentials, an operator's, the passphrase, `ready.json`.
+//! The state directory: authority, the server's own credentials, an operator's, the passphrase,
+//! `ready.json`.
 
 use crate::ServerError;
 use landfall_pki::{
@@ -68,8 +69,8 @@ pub(crate) fn open(state_dir: &Path, url: &str) -> Result<Identity, ServerError>
     Ok(Identity { authority, credentials, passphrase: passphrase(state_dir)? })
 }
 
-/// A member that lives beside the authority: credentials without enrolment. The address is written anew at each start,
-/// because an operator's client finds the server by it.
+/// A member that lives beside the authority: credentials without enrolment. The address is written
+/// anew at each start, because an operator's client finds the server by it.
 fn member(
     authority: &FleetAuthority,
     dir: &Path,

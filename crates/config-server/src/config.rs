@@ -33,11 +33,11 @@ impl Config {
 /// Limits of time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A node that has not reported for this long is out of contact. Five reports long, so that one that is lost on
-    /// the way counts for nothing.
+    /// A node that has not reported for this long is out of contact. Five reports long, so that one
+    /// that is lost on the way counts for nothing.
     pub report_silence: Duration,
-    /// A node without a waiting poll for this long is out of contact too: a process that was killed is noticed by its
-    /// broken connection much earlier than by missing reports.
+    /// A node without a waiting poll for this long is out of contact too: a process that was killed
+    /// is noticed by its broken connection much earlier than by missing reports.
     pub poll_silence: Duration,
     /// How long a drain may make no progress before an operator is asked.
     pub drain_stall: Duration,

@@ -79,8 +79,8 @@ impl Fleet {
         self.nodes().get(&id).is_some_and(|node| node.in_contact(&self.timing))
     }
 
-    /// It is out of contact, and not only because this server has just started: a relay that has had no time to report
-    /// must not be passed over as if it were dead (trap T-14).
+    /// It is out of contact, and not only because this server has just started: a relay that has
+    /// had no time to report must not be passed over as if it were dead (trap T-14).
     pub(crate) fn gone(&self, id: NodeId) -> bool {
         let nodes = self.nodes();
         let Some(node) = nodes.get(&id) else { return true };

@@ -23,7 +23,8 @@ use std::sync::Arc;
 /// Most bytes of a request: the largest are reports of master targets with many replicas.
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Who calls: the bearer of the connection's client certificate; set by the listener for every request.
+/// Who calls: the bearer of the connection's client certificate; set by the listener for every
+/// request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller(pub(crate) Option<PeerIdentity>);
 

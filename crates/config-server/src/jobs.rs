@@ -1,18 +1,20 @@
-//! Jobs: durable steps that survive any number of crashes, and end succeeded, rolled back, or asking for an operator.
+//! Jobs: durable steps that survive any number of crashes, and end succeeded, rolled back, or
+//! asking for an operator.
 //!
-//! A kind of job is a list of steps ([`Kind::steps`]). A step gives orders to nodes and changes records; what it
-//! changed, its own state and the next step's begin are one transaction. After a crash the step is carried out again:
-//! its orders have the same idempotency keys, so they are the same orders, and nodes answer what they have done with
-//! their remembered result.
+//! A kind of job is a list of steps ([`Kind::steps`]). A step gives orders to nodes and changes
+//! records; what it changed, its own state and the next step's begin are one transaction. After a
+//! crash the step is carried out again: its orders have the same idempotency keys, so they are the
+//! same orders, and nodes answer what they have done with their remembered result.
 //!
 //! | what fails | what happens |
 //! |---|---|
-//! | an order, transiently | the step is repeated with new orders, with a pause, for ever; the job shows why |
-//! | a node is silent | the order stays; the job shows `node-silent` and goes on when the node answers |
-//! | an order, for good, in a step of [`Kind::backs_out`] | what was done is undone: *rolled back* |
+//! | an order, transiently | the step is repeated with new orders, for ever; the job shows why |
+//! | a node is silent | the order stays; the job shows it and goes on when the node answers |
+//! | an order, for good, early ([`Kind::backs_out`]) | what was done is undone: *rolled back* |
 //! | an order, for good, later | *needs operator*: retry, or give up while nothing is promoted |
 //! | an undo, for good | *needs operator*: retry |
 
+mod control;
 mod engine;
 mod failback;
 mod failover;
@@ -25,10 +27,9 @@ mod start;
 mod steps;
 mod undo;
 
+pub(crate) use control::{cancel, retry};
 pub(crate) use engine::resume_all;
 pub(crate) use kind::{Kind, Params, Step};
 pub(crate) use orders::{give, question};
 pub(crate) use reprotect::{check_divergence, reprotect_estimate};
-pub(crate) use start::{
-    cancel, check_accepts, find_machine, retry, start, start_internal, start_protect,
-};
+pub(crate) use start::{check_accepts, find_machine, start, start_internal, start_protect};

@@ -21,7 +21,8 @@ pub(crate) async fn of_machine(app: &App, machine: &MachineRecord) -> Result<Poi
     }
 }
 
-/// Turns a choice into a position, or leaves it to the target: *latest* is what is newest at the promotion.
+/// Turns a choice into a position, or leaves it to the target: *latest* is what is newest at the
+/// promotion.
 ///
 /// # Errors
 /// `no-point-yet`, `no-such-point`, `point-in-window`, `ambiguous-time`.
@@ -53,8 +54,8 @@ fn named<'a>(points: &'a Points, name: &str) -> Result<&'a Point, ApiError> {
     found.ok_or_else(|| ApiError::new(&codes::NO_SUCH_POINT, format!("no point is named {name:?}")))
 }
 
-/// The newest marker not later than `time`. After a clock step back several stretches of the log hold the same times:
-/// then the candidates are named instead of one being chosen (trap T-6).
+/// The newest marker not later than `time`. After a clock step back several stretches of the log
+/// hold the same times: then the candidates are named instead of one being chosen (trap T-6).
 fn at(points: &Points, time: UnixNanos) -> Result<&Point, ApiError> {
     let runs: Vec<&[Point]> = points.points.chunk_by(|a, b| a.time <= b.time).collect();
     let last = runs.len().saturating_sub(1);

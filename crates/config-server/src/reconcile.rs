@@ -1,7 +1,10 @@
-//! What must always hold: looked at again and again, from what is stored and reported; takes no input.
+//! What must always hold: looked at again and again, from what is stored and reported; takes no
+//! input.
 //!
-//! * A machine whose target has a durable legal point of the present epoch is no longer *protecting*.
-//! * A machine whose home has a durable legal point is no longer *reprotecting*: the job that closes it is begun.
+//! * A machine whose target has a durable legal point of the present epoch is no longer
+//!   *protecting*.
+//! * A machine whose home has a durable legal point is no longer *reprotecting*: the job that
+//!   closes it is begun.
 //! * A source of an epoch that is over is fenced as soon as it is in contact (design section 7).
 //! * Answered orders are forgotten after a day.
 
@@ -27,7 +30,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 pub(crate) async fn run(app: Arc<App>) {
     let mut interval = tokio::time::interval(app.timing.reconcile_interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut forgotten: Option<Instant> = None;
+    let mut forgotten = Instant::now();
     loop {
         tokio::select! {
             () = app.shutdown.cancelled() => return,
@@ -36,8 +39,8 @@ pub(crate) async fn run(app: Arc<App>) {
         if let Err(error) = look(&app).await {
             tracing::warn!(%error, "a reconciler could not look");
         }
-        if forgotten.is_none_or(|when| when.elapsed() > FORGET_INTERVAL) {
-            forgotten = Some(Instant::now());
+        if forgotten.elapsed() > FORGET_INTERVAL {
+            forgotten = Instant::now();
             if let Err(error) = forget(&app).await {
                 tracing::warn!(%error, "old orders could not be forgotten");
             }
@@ -92,7 +95,8 @@ fn point_durable(app: &App, machine: &MachineRecord) -> bool {
     })
 }
 
-/// Home can recover something. Its base is no point: its content is unknown until the window has closed (trap T-15).
+/// Home can recover something. Its base is no point: its content is unknown until the window has
+/// closed (trap T-15).
 fn home_point_durable(app: &App, machine: &MachineRecord) -> bool {
     let Some(reverse) = &machine.body.reverse else { return false };
     let Some(base) = &reverse.base else { return false };
@@ -121,8 +125,8 @@ async fn protected(app: &App, id: MachineId) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// A source that comes back with an epoch that is over is told before anything else happens to it. A stopped source
-/// that was reverted to an older state comes back unfenced, and is told again.
+/// A source that comes back with an epoch that is over is told before anything else happens to it.
+/// A stopped source that was reverted to an older state comes back unfenced, and is told again.
 async fn fence_returned(app: &App, machine: &MachineRecord) -> Result<(), ServerError> {
     let Authority::Held { holder } = &machine.authority.authority else { return Ok(()) };
     let agent = machine.body.agent;

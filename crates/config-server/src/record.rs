@@ -226,7 +226,8 @@ impl JobRecord {
         state_of("state of a job", &self.row.state)
     }
 
-    /// Writes the job. A cancel request that came meanwhile is kept: it is set by others, never taken back.
+    /// Writes the job. A cancel request that came meanwhile is kept: it is set by others, never
+    /// taken back.
     pub(crate) async fn save(&mut self, tx: &mut Tx) -> Result<(), ServerError> {
         if let Some(now) = tx.job(self.row.id).await? {
             let now: JobBody = decode("job", &now.body)?;

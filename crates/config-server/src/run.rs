@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 /// How often the server's own certificate is looked at.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Runs the configuration server until `shutdown`. When it answers, `<state>/ready.json` says where.
+/// Runs the configuration server until `shutdown`. When it answers, `<state>/ready.json` says
+/// where.
 ///
 /// # Errors
 /// [`ServerError`]: the state directory, the database or the listener can't be used.
@@ -68,7 +69,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Registered nodes with their last reports: what is shown is old until they report again, but not nothing.
+/// Registered nodes with their last reports: what is shown is old until they report again, but not
+/// nothing.
 async fn load_nodes(app: &App) -> Result<(), ServerError> {
     for row in app.store.read().await?.nodes().await? {
         let role = state_of("role of a node", &row.role)?;
@@ -78,7 +80,8 @@ async fn load_nodes(app: &App) -> Result<(), ServerError> {
         node.reported = row.last_report;
         node.persisted = Some(Instant::now());
         if let Some(report) = row.report {
-            // A report of an earlier version that is not understood is only missed until the next one.
+            // A report of an earlier version that is not understood is only missed until the next
+            // one.
             let report: Result<Report, _> = decode("report", &report);
             node.report = report.unwrap_or_default();
         }

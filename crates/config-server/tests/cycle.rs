@@ -1,4 +1,5 @@
-//! The whole cycle over real HTTPS, with nodes that enforce authority; every command in every state.
+//! The whole cycle over real HTTPS, with nodes that enforce authority; every command in every
+//! state.
 
 mod support;
 
@@ -39,7 +40,8 @@ async fn ask(fleet: &Fleet, command: Command) -> Result<(), ApiError> {
     job.map(|_| ())
 }
 
-/// Guards P9: every command that the state does not accept is refused by the table, with code, cause and cure.
+/// Guards P9: every command that the state does not accept is refused by the table, with code,
+/// cause and cure.
 async fn check_refusals(fleet: &Fleet, state: MachineState) {
     assert_eq!(fleet.machine().await.state, state);
     for command in Command::ALL.iter().copied() {

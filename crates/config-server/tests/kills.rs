@@ -1,8 +1,10 @@
-//! The kill matrix: the server dies before and after every write of its database, again and again, while a job runs.
+//! The kill matrix: the server dies before and after every write of its database, again and again,
+//! while a job runs.
 //!
-//! Guards P8 and P6: the job ends as it should, the nodes see each effect once, and at no moment can two sides write.
-//! By default the server lives for a few writes each time; `LANDFALL_KILL_MATRIX=1` lets it live for one write or none,
-//! which stops at every single boundary.
+//! Guards P8 and P6: the job ends as it should, the nodes see each effect once, and at no moment
+//! can two sides write. By default the server lives for a few writes each time;
+//! `LANDFALL_KILL_MATRIX=1` lets it live for one write or none, which stops at every single
+//! boundary.
 
 mod support;
 
@@ -110,7 +112,8 @@ async fn failover_and_change_of_point_survive_any_number_of_kills() {
         )
         .await;
     assert!(deaths > 3, "the server hardly died");
-    // One order each: the node's ledger and the idempotency key make repeats harmless, and none is carried out twice.
+    // One order each: the node's ledger and the idempotency key make repeats harmless, and none is
+    // carried out twice.
     fleet.world(|world| {
         assert_eq!(world.count("mt-promote"), 1);
         assert_eq!(world.count("mt-freeze"), 1);

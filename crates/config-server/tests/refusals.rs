@@ -132,8 +132,8 @@ async fn a_failover_without_a_word_is_refused_however_silent_the_source() {
     assert_eq!(fleet.machine().await.state, MachineState::Protected);
 }
 
-/// Guards T-14: a relay within reach is drained first; one out of reach is named with what is unknown; and what gets
-/// no further asks for a person.
+/// Guards T-14: a relay within reach is drained first; one out of reach is named with what is
+/// unknown; and what gets no further asks for a person.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t14_relays_are_drained_named_or_asked_about() {
     let mut fleet = Fleet::start().await;
@@ -168,7 +168,8 @@ async fn t14_relays_are_drained_named_or_asked_about() {
     assert!(told.iter().any(|entry| entry.event.contains("4096 bytes")), "{told:#?}");
 }
 
-/// Guards design section 7: a source that returns with an epoch that is over is fenced before anything else.
+/// Guards design section 7: a source that returns with an epoch that is over is fenced before
+/// anything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_returns_is_fenced() {
     let mut fleet = Fleet::start().await;
@@ -207,8 +208,8 @@ async fn a_silent_node_is_waited_for_and_named() {
     fleet.done(Ok(job)).await;
 }
 
-/// Guards P6, P8: a promotion that the target refuses can be retried, and given up only because the target shows that it
-/// did not promote; while the answer is open it can't be given up.
+/// Guards P6, P8: a promotion that the target refuses can be retried, and given up only because the
+/// target shows that it did not promote; while the answer is open it can't be given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_promotion_is_retried_or_given_up_and_an_open_one_is_not() {
     let fleet = Fleet::start().await;

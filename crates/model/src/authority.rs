@@ -1,4 +1,5 @@
-//! Who may write: *(machine, epoch, side, branch)*, changed in two steps that survive a crash between them.
+//! Who may write: *(machine, epoch, side, branch)*, changed in two steps that survive a crash
+//! between them.
 //!
 //! ```text
 //!            Demoted / Attested                 Reserved                    Promoted
@@ -9,9 +10,10 @@
 //!    └─ ChangeReserved (another point of the same replica) ──► promoting
 //! ```
 //!
-//! *Vacant* says why nobody else can write: a receipt of the demoted side, or an operator's recorded word. Either
-//! allows exactly one promotion: reserving the epoch uses it up, and after a crash the reserved epoch is what the
-//! promotion goes on with (trap T-17). A timeout is no proof and no event.
+//! *Vacant* says why nobody else can write: a receipt of the demoted side, or an operator's
+//! recorded word. Either allows exactly one promotion: reserving the epoch uses it up, and after a
+//! crash the reserved epoch is what the promotion goes on with (trap T-17). A timeout is no proof
+//! and no event.
 
 use landfall_types::{BranchId, Chain, Class, Epoch, EpochId, Lsn};
 use serde::{Deserialize, Serialize};
@@ -77,7 +79,8 @@ pub enum Authority {
     Promoting {
         /// Who had it.
         former: Holder,
-        /// Why they can't write; none at a change of point, where the resource itself revokes the former branch.
+        /// Why they can't write; none at a change of point, where the resource itself revokes the
+        /// former branch.
         proof: Option<Proof>,
         /// Who gets it.
         holder: Holder,
@@ -164,7 +167,8 @@ impl AuthorityError {
     }
 }
 
-/// The only way authority changes. `highest` is the highest epoch number that was ever given for the machine.
+/// The only way authority changes. `highest` is the highest epoch number that was ever given for
+/// the machine.
 ///
 /// # Errors
 /// [`AuthorityError`]; nothing has changed then.
@@ -202,7 +206,8 @@ pub fn next(
         }
         (Authority::Held { holder: former }, Change::ChangeReserved { holder }) => {
             unused(holder, highest)?;
-            // The same resource: it revokes the former branch before it serves the new one, in one step of its own.
+            // The same resource: it revokes the former branch before it serves the new one, in one
+            // step of its own.
             if holder.side != former.side || holder.branch.is_none() || former.branch.is_none() {
                 return Err(AuthorityError::SameSide);
             }
@@ -233,7 +238,8 @@ fn unused(holder: &Holder, highest: u64) -> Result<(), AuthorityError> {
 }
 
 impl Authority {
-    /// Who may write now: nobody while it is vacant, and nobody that we could name while a promotion is under way.
+    /// Who may write now: nobody while it is vacant, and nobody that we could name while a
+    /// promotion is under way.
     #[must_use]
     pub const fn holder(&self) -> Option<&Holder> {
         match self {
@@ -252,8 +258,9 @@ impl Authority {
     }
 }
 
-/// What a resource (a replica, an agent) does with an order to promote: the rule that makes a repeated order
-/// harmless and a late one void. The resource keeps `held` durably; the controller only asks.
+/// What a resource (a replica, an agent) does with an order to promote: the rule that makes a
+/// repeated order harmless and a late one void. The resource keeps `held` durably; the controller
+/// only asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
     /// It is new: carry it out.

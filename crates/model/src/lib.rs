@@ -1,9 +1,12 @@
-//! Protected machines and their authority as state machines: pure transition functions, no input or output.
+//! Protected machines and their authority as state machines: pure transition functions, no input or
+//! output.
 //!
-//! * [`next`]: where a machine stands in the cycle and what it accepts there (design section 14.10). The literal
-//!   table is `docs/states.md`; a test compares every pair of state and input with it.
-//! * [`authority`]: who may write (design section 7, trap T-17). A model checker in `tests/` explores it with
-//!   crashes, a stale controller and repeated messages, calling the same function as the product.
+//! * [`next`]: where a machine stands in the cycle and what it accepts there (design section
+//!   14.10). The literal table is `docs/states.md`; a test compares every pair of state and input
+//!   with it.
+//! * [`authority`]: who may write (design section 7, trap T-17). A model checker in `tests/`
+//!   explores it with crashes, a stale controller and repeated messages, calling the same function
+//!   as the product.
 //! * [`rpo`]: how much would be lost now (trap T-18).
 //!
 //! # Invariants

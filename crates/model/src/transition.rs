@@ -16,8 +16,8 @@ use crate::{Command, Event, Input, MachineState};
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
-/// The only way a machine changes its state. A command that starts a job without changing the state (test failover,
-/// commit, disable) gives the same state: the event at the job's end changes it.
+/// The only way a machine changes its state. A command that starts a job without changing the state
+/// (test failover, commit, disable) gives the same state: the event at the job's end changes it.
 ///
 /// # Errors
 /// [`Illegal`] for every pair that the table does not have.
@@ -135,8 +135,8 @@ impl Illegal {
     }
 }
 
-/// Where a state leads: by the command whose job ends in a new state, or by waiting. Commands that end protection or
-/// give something up are no way to anything.
+/// Where a state leads: by the command whose job ends in a new state, or by waiting. Commands that
+/// end protection or give something up are no way to anything.
 fn steps(state: MachineState) -> Vec<(NextStep, MachineState)> {
     let forward = [
         (Command::Protect, None),

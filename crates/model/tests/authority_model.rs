@@ -1,19 +1,22 @@
-//! An exhaustive model check of authority: a controller whose only memory is its database, a second controller that
-//! works from an old view of it, two sites, orders that are late, repeated or never arrive, crashes anywhere.
+//! An exhaustive model check of authority: a controller whose only memory is its database, a second
+//! controller that works from an old view of it, two sites, orders that are late, repeated or never
+//! arrive, crashes anywhere.
 //!
-//! Guards P6: at no moment can two sides write, unless one is physically fenced. The controller has no state of its
-//! own between steps, so a crash is every moment at which it goes on from the database. The check calls
-//! `authority::next` and `authority::admit`, as the product does. Seeded bugs must be found, and the wanted histories
-//! must be reachable: a model that forbids everything would pass too.
+//! Guards P6: at no moment can two sides write, unless one is physically fenced. The controller has
+//! no state of its own between steps, so a crash is every moment at which it goes on from the
+//! database. The check calls
+//! `authority::next` and `authority::admit`, as the product does. Seeded bugs must be found, and
+//! the wanted histories must be reachable: a model that forbids everything would pass too.
 
 use landfall_model::authority::{Admission, Authority, Change, Holder, Side, admit, next};
 use landfall_types::{BranchId, Chain, Epoch, EpochId, Lsn};
 use std::collections::{HashSet, VecDeque};
 
-/// Highest epoch number that the model goes to: protect, failover, change of point or failback, and once more.
+/// Highest epoch number that the model goes to: protect, failover, change of point or failback, and
+/// once more.
 const NUMBER_MAX: u64 = 4;
-/// Most changes of authority in one history: out, home again. `LANDFALL_MODEL_DEPTH=8` goes on to a demotion that is
-/// given up in between (1.5 million states, half a minute).
+/// Most changes of authority in one history: out, home again. `LANDFALL_MODEL_DEPTH=8` goes on to a
+/// demotion that is given up in between (1.5 million states, half a minute).
 const GENERATION_MAX: u64 = 6;
 
 fn depth() -> u64 {
@@ -330,8 +333,8 @@ fn successors(world: &World, bug: Bug, depth: u64) -> Vec<World> {
             after.push(next);
         }
     }
-    // The sites: any order, at any time. Each is carried out at most once, by the node's ledger; but promotions are
-    // safe even for a site that has lost its ledger, by their epoch.
+    // The sites: any order, at any time. Each is carried out at most once, by the node's ledger;
+    // but promotions are safe even for a site that has lost its ledger, by their epoch.
     for (at, order) in world.orders.iter().enumerate() {
         if order.answer.is_none() {
             after.push(carry_out(world, at, bug));

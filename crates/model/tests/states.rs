@@ -35,7 +35,8 @@ fn table() -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Guards P9: what the documents say a state accepts is what it accepts. `UPDATE=1` writes the table anew.
+/// Guards P9: what the documents say a state accepts is what it accepts. `UPDATE=1` writes the
+/// table anew.
 #[test]
 fn the_literal_table_names_every_pair() {
     let path = document();
@@ -49,7 +50,8 @@ fn the_literal_table_names_every_pair() {
     assert_eq!(found, table(), "run with UPDATE=1 after a wanted change");
 }
 
-/// The design's table (section 14.10), literally; `mark`, clean-up, discarding and cancelling are added to it.
+/// The design's table (section 14.10), literally; `mark`, clean-up, discarding and cancelling are
+/// added to it.
 #[test]
 fn the_designs_commands_are_accepted_where_it_says() {
     use Command::*;
@@ -93,7 +95,8 @@ fn every_refusal_says_what_is_accepted_and_what_leads_there() {
             if let NextStep::Use(next_command) = refusal.next_step() {
                 assert!(next(state, next_command.into()).is_ok(), "{state} × {command}");
             }
-            // What is protected already can't be protected; everything else can be reached from everywhere.
+            // What is protected already can't be protected; everything else can be reached from
+            // everywhere.
             let nowhere = refusal.next_step() == NextStep::Nothing;
             assert_eq!(nowhere, *command == Command::Protect, "{state} × {command}");
         }

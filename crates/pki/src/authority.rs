@@ -13,14 +13,16 @@ use time::OffsetDateTime;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the authority's own certificate holds. There is no way yet to replace it in a running fleet, so it
-/// outlives any machine that it is installed on.
+/// How long the authority's own certificate holds. There is no way yet to replace it in a running
+/// fleet, so it outlives any machine that it is installed on.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// How long a member's certificate holds. It is renewed after two thirds of it (see
-/// [`crate::Credentials::renewal_due`]), so a node may be switched off for four months and still come back.
+/// [`crate::Credentials::renewal_due`]), so a node may be switched off for four months and still
+/// come back.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How far the validity begins in the past: a node whose clock is behind, or is stepped back, still accepts what
-/// was signed just now. Only the beginning needs it; nothing that is signed today was valid for others before.
+/// How far the validity begins in the past: a node whose clock is behind, or is stepped back, still
+/// accepts what was signed just now. Only the beginning needs it; nothing that is signed today was
+/// valid for others before.
 const NOT_BEFORE_SLACK: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// A certificate that the authority signed.
@@ -31,7 +33,8 @@ pub struct Certificate {
     pub authority_pem: String,
 }
 
-/// The fleet's certificate authority: key and self-signed certificate, kept by the configuration server.
+/// The fleet's certificate authority: key and self-signed certificate, kept by the configuration
+/// server.
 pub struct FleetAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -48,8 +51,9 @@ impl FleetAuthority {
         let (key_path, certificate_path) = (dir.join("key.pem"), dir.join("ca.pem"));
         if !certificate_path.exists() {
             let (key_pem, certificate_pem) = create(now)?;
-            // The key comes first: a certificate without its key would be found here, and trusted by people who
-            // wrote its fingerprint down, but could sign nothing. A key alone is simply replaced.
+            // The key comes first: a certificate without its key would be found here, and trusted
+            // by people who wrote its fingerprint down, but could sign nothing. A key alone is
+            // simply replaced.
             write_secret(&key_path, key_pem.as_bytes())?;
             write_public(&certificate_path, certificate_pem.as_bytes())?;
         }

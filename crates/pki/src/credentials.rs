@@ -26,7 +26,8 @@ pub struct Member {
     pub server_url: String,
 }
 
-/// The credentials of one member: a directory of `ca.pem`, `cert.pem`, `key.pem` (0600) and `node.json`.
+/// The credentials of one member: a directory of `ca.pem`, `cert.pem`, `key.pem` (0600) and
+/// `node.json`.
 ///
 /// Cheap to clone; clones see a renewal at once.
 #[derive(Clone, Debug)]
@@ -44,8 +45,9 @@ impl Credentials {
         dir.join("node.json").exists()
     }
 
-    /// The key of credentials in the making, with a request over it: made durable at the first call, found again by
-    /// later ones, so that a repeated enrolment is recognized by its key. Gives key and request, PEM.
+    /// The key of credentials in the making, with a request over it: made durable at the first
+    /// call, found again by later ones, so that a repeated enrolment is recognized by its key.
+    /// Gives key and request, PEM.
     ///
     /// # Errors
     /// [`PkiError`].
@@ -75,8 +77,8 @@ impl Credentials {
         write_secret(&dir.join("key.pem"), key_pem.as_bytes())?;
         write_public(&dir.join("cert.pem"), certificate.pem.as_bytes())?;
         write_public(&dir.join("ca.pem"), certificate.authority_pem.as_bytes())?;
-        // Last, because it is what says that the directory is complete: after a crash in between, the node enrols
-        // again instead of failing for ever on half of its credentials.
+        // Last, because it is what says that the directory is complete: after a crash in between,
+        // the node enrols again instead of failing for ever on half of its credentials.
         write_member(dir, member)?;
         Self::open(dir)
     }
@@ -134,7 +136,8 @@ impl Credentials {
         Fingerprint::of(&self.authority)
     }
 
-    /// True once two thirds of the certificate's life are over: time to call [`Credentials::renew`].
+    /// True once two thirds of the certificate's life are over: time to call
+    /// [`Credentials::renew`].
     #[must_use]
     pub fn renewal_due(&self, now: SystemTime) -> bool {
         let key = self.key.current();
@@ -143,7 +146,8 @@ impl Credentials {
         now > validity.0 + life * 2 / 3
     }
 
-    /// Takes a renewed certificate over the *same key* into use, durably and for running listeners too.
+    /// Takes a renewed certificate over the *same key* into use, durably and for running listeners
+    /// too.
     ///
     /// # Errors
     /// [`PkiError`]; the former certificate stays in use then.
@@ -207,7 +211,8 @@ fn certified_key(
     let signing = tls::provider().key_provider.load_private_key(key);
     let signing =
         signing.map_err(|source| PkiError::Tls { operation: "load the private key", source })?;
-    // The authority's certificate goes along: an enrolling client finds the pinned fingerprint in it.
+    // The authority's certificate goes along: an enrolling client finds the pinned fingerprint in
+    // it.
     let key = CertifiedKey::new(vec![certificate, authority.clone()], signing);
     key.keys_match()
         .map_err(|source| PkiError::Tls { operation: "compare key and certificate", source })?;

@@ -14,7 +14,8 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
     move |source| PkiError::File { operation, path, source }
 }
 
-/// Writes a file of mode 0600 durably and all at once: after a crash either the old or the new content is there.
+/// Writes a file of mode 0600 durably and all at once: after a crash either the old or the new
+/// content is there.
 ///
 /// # Errors
 /// [`PkiError::File`].
@@ -30,7 +31,8 @@ pub(crate) fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> 
 fn write_mode(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let partial = path.with_extension("partial");
-    // A leftover of an interrupted write could have other permissions: the mode counts only at creation.
+    // A leftover of an interrupted write could have other permissions: the mode counts only at
+    // creation.
     match fs::remove_file(&partial) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -87,7 +87,8 @@ impl FromStr for PeerIdentity {
 /// Who a certificate speaks for. It does not verify the certificate: TLS has done that before.
 ///
 /// # Errors
-/// [`PkiError::Identity`] unless it carries exactly one URI, of our form. Never panics, whatever the bytes.
+/// [`PkiError::Identity`] unless it carries exactly one URI, of our form. Never panics, whatever
+/// the bytes.
 pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, PkiError> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|_| PkiError::Identity("it can't be decoded"))?;

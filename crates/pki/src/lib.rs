@@ -1,9 +1,11 @@
-//! The fleet's own certificate authority, the credentials of its members, and the TLS configurations made of them.
+//! The fleet's own certificate authority, the credentials of its members, and the TLS
+//! configurations made of them.
 //!
-//! Every connection between roles is TLS 1.3 with certificates of one authority, made by the configuration server at
-//! its first start. A certificate names its bearer by one URI: `landfall://<role>/<node id>`. Peers are addressed by
-//! orders, not by names that a resolver could be made to lie about, so who a peer is follows from that URI alone and
-//! host names are never compared.
+//! Every connection between roles is TLS 1.3 with certificates of one authority, made by the
+//! configuration server at its first start. A certificate names its bearer by one URI:
+//! `landfall://<role>/<node id>`. Peers are addressed by orders, not by names that a resolver could
+//! be made to lie about, so who a peer is follows from that URI alone and host names are never
+//! compared.
 //!
 //! ```text
 //! FleetAuthority ── sign ──► Credentials (a directory) ──► tls::data_server / data_client     (both sides show theirs)
@@ -12,12 +14,15 @@
 //! ```
 //!
 //! # Invariants
-//! * Private keys never leave the machine that made them; their files are readable by their owner only.
-//! * A certificate is made from the *public key* of a request; names, roles and usages in the request are ignored.
+//! * Private keys never leave the machine that made them; their files are readable by their owner
+//!   only.
+//! * A certificate is made from the *public key* of a request; names, roles and usages in the
+//!   request are ignored.
 //! * An enrolling client trusts nothing but the pinned fingerprint of the authority's certificate.
 //!
-//! Start with [`FleetAuthority`], then [`Credentials`], then [`tls`]. Not here: revocation lists (a node that is to
-//! lose its access is refused by the configuration server, which knows every node by its ID).
+//! Start with [`FleetAuthority`], then [`Credentials`], then [`tls`]. Not here: revocation lists (a
+//! node that is to lose its access is refused by the configuration server, which knows every node
+//! by its ID).
 
 mod authority;
 mod credentials;

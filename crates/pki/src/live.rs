@@ -4,8 +4,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A member's key and certificate as the configurations of running connections see it: a renewal replaces it in
-/// place, so that listeners need no restart.
+/// A member's key and certificate as the configurations of running connections see it: a renewal
+/// replaces it in place, so that listeners need no restart.
 #[derive(Debug)]
 pub struct LiveKey(RwLock<Arc<CertifiedKey>>);
 

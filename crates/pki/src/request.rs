@@ -51,7 +51,8 @@ pub fn request_key(request_pem: &str) -> Result<Fingerprint, PkiError> {
     Ok(Fingerprint::of_bytes(key.der_bytes()))
 }
 
-/// The public key of a request, after its own signature was verified: the only thing that is taken from it.
+/// The public key of a request, after its own signature was verified: the only thing that is taken
+/// from it.
 pub(crate) fn public_key(request_pem: &str) -> Result<PublicKey, PkiError> {
     if request_pem.len() > REQUEST_BYTES_MAX {
         return Err(PkiError::Request("it is too long"));

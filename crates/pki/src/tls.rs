@@ -3,7 +3,7 @@
 //! | who | configuration | verifies |
 //! |---|---|---|
 //! | listener of the data plane | [`data_server`] | client's chain and that its role is accepted |
-//! | sender of the data plane | [`data_client`] | server's chain and that its role is the expected one |
+//! | sender of the data plane | [`data_client`] | server's chain and that its role is expected |
 //! | configuration server | [`rest_server`] | client's chain if it shows a certificate |
 //! | enrolling node | [`enrolling_client`] | the pinned fingerprint, chain to it, role `server` |
 //! | node or operator | [`rest_client`] | chain, role `server` |
@@ -32,7 +32,8 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::try_from("landfall.invalid").expect("a valid DNS name")
 }
 
-/// For a listener of the data plane: the client must show a certificate of the fleet with one of these roles.
+/// For a listener of the data plane: the client must show a certificate of the fleet with one of
+/// these roles.
 ///
 /// Ask [`crate::peer_identity`] of the first of the connection's peer certificates who it is.
 ///
@@ -48,7 +49,8 @@ pub fn data_server(
     server(credentials, Arc::new(MemberClientVerifier::new(inner, accept)))
 }
 
-/// For a sender of the data plane: the server must show a certificate of the fleet with one of these roles.
+/// For a sender of the data plane: the server must show a certificate of the fleet with one of
+/// these roles.
 ///
 /// # Errors
 /// [`PkiError::Tls`].
@@ -60,7 +62,8 @@ pub fn data_client(
     client(trust, expect, Some(credentials))
 }
 
-/// For the configuration server: clients may show a certificate of the fleet; whoever enrols has none yet.
+/// For the configuration server: clients may show a certificate of the fleet; whoever enrols has
+/// none yet.
 ///
 /// # Errors
 /// [`PkiError::Tls`].

@@ -206,7 +206,8 @@ fn what_a_request_asks_for_is_ignored_and_nonsense_is_refused() {
     assert!(sign("").is_err());
     assert!(sign(&"x".repeat(landfall_pki::REQUEST_BYTES_MAX + 1)).is_err());
     let good = KeyAndRequest::generate().expect("key").request_pem;
-    // One flipped character in the middle: either undecodable or a wrong signature, never a certificate.
+    // One flipped character in the middle: either undecodable or a wrong signature, never a
+    // certificate.
     let middle = good.len() / 2;
     let flipped = if good.as_bytes()[middle] == b'A' { "B" } else { "A" };
     let mut bad = good.clone();

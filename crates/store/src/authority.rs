@@ -56,8 +56,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Changes authority by compare-and-set, and raises the generation in `row` too. The highest epoch number can't
-    /// be lowered, whatever the caller says: a number that was given once never comes again.
+    /// Changes authority by compare-and-set, and raises the generation in `row` too. The highest
+    /// epoch number can't be lowered, whatever the caller says: a number that was given once never
+    /// comes again.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if it changed since it was read, or would lower the number.

@@ -153,7 +153,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes a job. Only its executor does, under the lease, or a request in a transaction that has read it.
+    /// Writes a job. Only its executor does, under the lease, or a request in a transaction that
+    /// has read it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] for an unknown one.

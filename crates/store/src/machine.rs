@@ -98,7 +98,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes a machine if it has not changed since it was read, and raises its generation in `machine` too.
+    /// Writes a machine if it has not changed since it was read, and raises its generation in
+    /// `machine` too.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if it has.

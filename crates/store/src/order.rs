@@ -35,7 +35,8 @@ fn row(row: &AnyRow) -> Result<OrderRow, StoreError> {
 }
 
 impl Tx {
-    /// Gives an order, unless one of the same idempotency key was given before: then that one counts.
+    /// Gives an order, unless one of the same idempotency key was given before: then that one
+    /// counts.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -97,8 +98,8 @@ impl Tx {
         rows.iter().map(row).collect()
     }
 
-    /// Keeps the result of an order of this node. The first one counts; `false` when there was one, or no such
-    /// order.
+    /// Keeps the result of an order of this node. The first one counts; `false` when there was one,
+    /// or no such order.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,7 +121,8 @@ impl Tx {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Takes back the orders without result whose idempotency key begins with `prefix`; gives how many.
+    /// Takes back the orders without result whose idempotency key begins with `prefix`; gives how
+    /// many.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,7 +1,8 @@
-//! Schema and migrations: numbered steps, each applied once, in one transaction with the new number.
+//! Schema and migrations: numbered steps, each applied once, in one transaction with the new
+//! number.
 //!
-//! Types are those that SQLite and PostgreSQL share: TEXT and BIGINT. IDs are UUIDs as text, times are nanoseconds
-//! since 1970, bodies are JSON.
+//! Types are those that SQLite and PostgreSQL share: TEXT and BIGINT. IDs are UUIDs as text, times
+//! are nanoseconds since 1970, bodies are JSON.
 
 use crate::StoreError;
 use crate::error::during;

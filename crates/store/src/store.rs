@@ -13,8 +13,9 @@ use std::time::Duration;
 const CONNECTIONS_MAX: u32 = 4;
 /// How long a caller waits for a connection before the store counts as failed.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Begins a write: takes the write lock at once. A deferred transaction would fail with "database is locked" at its
-/// first write when another has written since its first read, and could not be repeated from the middle.
+/// Begins a write: takes the write lock at once. A deferred transaction would fail with "database
+/// is locked" at its first write when another has written since its first read, and could not be
+/// repeated from the middle.
 const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 /// Begins a read of one state of the database.
 const BEGIN_READ: &str = "BEGIN";
@@ -39,8 +40,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the database at `path`, brings its schema up to date and takes the executor's lease over: from
-    /// now on, nothing that an earlier executor wants to write is written.
+    /// Opens or makes the database at `path`, brings its schema up to date and takes the executor's
+    /// lease over: from now on, nothing that an earlier executor wants to write is written.
     ///
     /// # Errors
     /// [`StoreError::Newer`] for a database of a later version; [`StoreError::Database`].
@@ -56,8 +57,8 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // FULL: a commit that returned survives a power cut, in WAL mode too. The journal mode is the
-                    // file's, the others are the connection's.
+                    // FULL: a commit that returned survives a power cut, in WAL mode too. The
+                    // journal mode is the file's, the others are the connection's.
                     connection
                         .execute(
                             "PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL;
@@ -119,7 +120,8 @@ impl Store {
     }
 }
 
-/// The fencing number rises with every executor, so that a paused one, when it goes on, is recognized.
+/// The fencing number rises with every executor, so that a paused one, when it goes on, is
+/// recognized.
 async fn take_lease(
     tx: &mut Transaction<'static, Any>,
     owner: &str,

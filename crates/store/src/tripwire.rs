@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::watch;
 
-/// A crash at a chosen moment: the n-th boundary of a write (before or after its commit) and every later one never
-/// returns, as if the process had been killed there. The test then drops the runtime.
+/// A crash at a chosen moment: the n-th boundary of a write (before or after its commit) and every
+/// later one never returns, as if the process had been killed there. The test then drops the
+/// runtime.
 #[derive(Debug)]
 pub struct Tripwire {
     left: AtomicI64,

@@ -32,7 +32,8 @@ impl Tx {
         self.tripwire = tripwire;
     }
 
-    /// A write in the condition makes it hold until the commit: no other executor can take over in between.
+    /// A write in the condition makes it hold until the commit: no other executor can take over in
+    /// between.
     pub(crate) async fn check_lease(&mut self, lease: Lease) -> Result<(), StoreError> {
         let done = sqlx::query("UPDATE lease SET fence = $1 WHERE id = 1 AND fence = $1")
             .bind(lease.fence)
@@ -49,8 +50,8 @@ impl Tx {
     /// Makes it durable.
     ///
     /// # Errors
-    /// [`StoreError::Database`]: nothing has happened then, or, when the connection broke, perhaps everything; read
-    /// again before going on.
+    /// [`StoreError::Database`]: nothing has happened then, or, when the connection broke, perhaps
+    /// everything; read again before going on.
     pub async fn commit(self) -> Result<(), StoreError> {
         #[cfg(feature = "testing")]
         if let Some(tripwire) = &self.tripwire {

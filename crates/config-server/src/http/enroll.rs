@@ -46,8 +46,8 @@ pub(super) async fn enroll(State(app): State<Arc<App>>, Ask(ask): Ask<Enroll>) -
     Ok(Reply(Enrolled { node, certificate_pem: signed.pem, ca_pem: signed.authority_pem }))
 }
 
-/// The node's ID: a new one, or the former one of whoever shows the same key under the same name and role. A
-/// request whose answer was lost is repeated with the same key.
+/// The node's ID: a new one, or the former one of whoever shows the same key under the same name
+/// and role. A request whose answer was lost is repeated with the same key.
 async fn register(app: &App, ask: &Enroll, key: String) -> Result<NodeId, Refusal> {
     let mut tx = app.store.begin().await?;
     if let Some(known) = tx.node_named(&ask.name).await? {
@@ -102,7 +102,8 @@ pub(super) fn refused_request(error: PkiError) -> Refusal {
     }
 }
 
-/// Takes the same time wherever the first difference is, so that the answer's time tells nothing about it.
+/// Takes the same time wherever the first difference is, so that the answer's time tells nothing
+/// about it.
 fn same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     let mut different = u8::from(a.len() != b.len());
     for (at, expected) in b.iter().enumerate() {

@@ -44,7 +44,8 @@ pub(crate) async fn serve(
 async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await else {
-        // Port scans and peers with another idea of trust: told to them by TLS, of no interest here.
+        // Port scans and peers with another idea of trust: told to them by TLS, of no interest
+        // here.
         return;
     };
     // The chain was verified in the handshake; here only the name is read from it.

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// Longest wait of a poll.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The registered node that calls: its certificate may outlive its registration, or name another role.
+/// The registered node that calls: its certificate may outlive its registration, or name another
+/// role.
 fn caller(app: &App, caller: Caller) -> Result<Node, Refusal> {
     let refused = |cause: &str| Refusal(ApiError::new(&codes::NOT_AUTHORIZED, cause));
     let identity = caller.0.ok_or_else(|| refused("no certificate was shown"))?;
@@ -104,14 +105,15 @@ pub(super) async fn orders(
             return Ok(Reply(Orders { orders: orders? }));
         }
         tokio::select! {
-            rung = bell.changed() => if rung.is_err() { return Ok(Reply(Orders { orders: vec![] })) },
+            _ = bell.changed() => {}
             () = tokio::time::sleep_until(until) => return Ok(Reply(Orders { orders: vec![] })),
             () = app.shutdown.cancelled() => return Ok(Reply(Orders { orders: vec![] })),
         }
     }
 }
 
-/// `POST /v1/node/orders/{id}/result`: the first result counts; for an order that is no longer known it changes nothing.
+/// `POST /v1/node/orders/{id}/result`: the first result counts; for an order that is no longer
+/// known it changes nothing.
 pub(super) async fn result(
     State(app): State<Arc<App>>,
     Extension(by): Extension<Caller>,

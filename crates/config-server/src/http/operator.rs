@@ -267,7 +267,8 @@ pub(super) struct JobQuery {
     wait_ms: u64,
 }
 
-/// `GET /v1/jobs/{id}`: with `wait_ms` it answers at the job's next change, at once when it has ended.
+/// `GET /v1/jobs/{id}`: with `wait_ms` it answers at the job's next change, at once when it has
+/// ended.
 pub(super) async fn job(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -197,7 +197,8 @@ async fn end_step(cx: &mut Cx<'_>, step: Step, done: Done) -> Result<Round, Serv
     let mut tx = cx.app.store.begin().await?;
     cx.job.save(&mut tx).await?;
     if cx.job.body.cancel && step == Step::ReserveEpoch {
-        // Given up while this step ran: nothing of the reservation is written, and the job turns back.
+        // Given up while this step ran: nothing of the reservation is written, and the job turns
+        // back.
         return Ok(Round::On);
     }
     for row in cx.job.steps.iter().skip(position).take(2) {
@@ -328,7 +329,8 @@ async fn finish(cx: &mut Cx<'_>, state: JobState) -> Result<Round, ServerError> 
     cx.machine.save(&mut tx).await?;
     tx.append_event(cx.machine.row.id, &event).await?;
     tx.commit().await?;
-    tracing::info!(job = %cx.job.row.id, kind = cx.job.row.kind, event = event.event, "a job has ended");
+    let (kind, told) = (&cx.job.row.kind, event.event);
+    tracing::info!(job = %cx.job.row.id, kind, told, "a job has ended");
     cx.app.waiting(cx.job.row.id, None);
     cx.app.jobs.ring();
     Ok(Round::Over)

@@ -9,7 +9,8 @@ use landfall_model::authority::{Authority, Change};
 use std::time::Instant;
 
 impl Cx<'_> {
-    /// Everything that is needed must be there: after the demotion the machine is down until home has its disks.
+    /// Everything that is needed must be there: after the demotion the machine is down until home
+    /// has its disks.
     pub(super) async fn check_home(&mut self) -> Result<Done, Failure> {
         for node in self.machine.nodes() {
             if self.app.fleet.gone(node) {
@@ -23,7 +24,8 @@ impl Cx<'_> {
         let agent = self.machine.body.agent;
         let report = self.app.fleet.agent(agent);
         let report = report.ok_or_else(|| Failure::Refused(silent(self.app, agent)))?;
-        // An order to fence that is still open would reach the agent after it was given the new epoch.
+        // An order to fence that is still open would reach the agent after it was given the new
+        // epoch.
         let prefix = fence_prefix(self.machine.row.id);
         let open = self.app.store.read().await?.open_orders(agent).await?;
         if open.iter().any(|order| order.idempotency.starts_with(&prefix)) {
@@ -145,7 +147,8 @@ impl Cx<'_> {
         self.machine.authority.replicated = lineage;
         self.change_authority(&Change::Promoted { epoch: holder.epoch.id })?;
         let detail = format!("{} disks, {folded_bytes} bytes were written into them", disks.len());
-        // The disks may have other paths than when they were protected: the agent must capture these.
+        // The disks may have other paths than when they were protected: the agent must capture
+        // these.
         for (disk, path) in self.machine.body.disks.iter_mut().zip(&disks) {
             disk.path.clone_from(path);
         }

@@ -14,7 +14,8 @@ use landfall_types::{
 };
 use std::time::{Duration, Instant};
 
-/// How long the old source is waited for when it is told that its epoch is over: a reconciler tells it later, too.
+/// How long the old source is waited for when it is told that its epoch is over: a reconciler tells
+/// it later, too.
 const FENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Cx<'_> {
@@ -98,8 +99,8 @@ impl Cx<'_> {
         }
     }
 
-    /// Trap T-14: the relay takes nothing more from upstream and delivers what it has acknowledged. `None` when it is
-    /// out of contact.
+    /// Trap T-14: the relay takes nothing more from upstream and delivers what it has acknowledged.
+    /// `None` when it is out of contact.
     pub(super) async fn drain(
         &self,
         relay: NodeId,
@@ -163,8 +164,8 @@ impl Cx<'_> {
         Done::with(format!("durable through LSN {}", position.durable))
     }
 
-    /// The new epoch is durable before anybody is told to promote in it: after a crash the same one is ordered again,
-    /// never another (trap T-17).
+    /// The new epoch is durable before anybody is told to promote in it: after a crash the same one
+    /// is ordered again, never another (trap T-17).
     pub(super) fn reserve_epoch(&mut self) -> Result<Done, Failure> {
         let machine = &self.machine;
         let homeward = machine.row.state == MachineState::FailingBack;
@@ -212,7 +213,8 @@ impl Cx<'_> {
         let OrderOutcome::Branch(branch) = outcome else {
             return Err(unexpected(self.app, node, &outcome).into());
         };
-        // The first promotion forks from the log that was replicated, and so does every change of point after it.
+        // The first promotion forks from the log that was replicated, and so does every change of
+        // point after it.
         if self.machine.row.state == MachineState::FailingOver {
             self.machine.authority.replicated = self.machine.authority.lineage.clone();
         }
@@ -226,7 +228,8 @@ impl Cx<'_> {
         Done::with(detail)
     }
 
-    /// Tells a source that is in contact that its epoch is over. One that is not is told when it returns.
+    /// Tells a source that is in contact that its epoch is over. One that is not is told when it
+    /// returns.
     pub(super) async fn fence_source(&mut self) -> Result<Done, Failure> {
         let agent = self.machine.body.agent;
         if !self.app.fleet.in_contact(agent) {
@@ -251,8 +254,8 @@ impl Cx<'_> {
     }
 }
 
-/// The history of an epoch that forks off a log, as the replica computes it: only what lies before the fork is shared,
-/// and the parent is the epoch that the fork lies in.
+/// The history of an epoch that forks off a log, as the replica computes it: only what lies before
+/// the fork is shared, and the parent is the epoch that the fork lies in.
 pub(super) fn forked(log: &Lineage, epoch: Epoch, fork: Lsn) -> Result<Lineage, Failure> {
     let wrong = |error: landfall_types::LineageError| {
         Failure::Server(ServerError::Store(landfall_store::StoreError::Damaged {

@@ -83,7 +83,8 @@ pub(crate) enum Step {
 }
 
 impl Kind {
-    /// Its steps, in order. The order is part of what is durable: a released kind's list never changes.
+    /// Its steps, in order. The order is part of what is durable: a released kind's list never
+    /// changes.
     // tidy: table
     pub(crate) const fn steps(self) -> &'static [Step] {
         use Step::*;
@@ -91,9 +92,9 @@ impl Kind {
             Self::Protect => &[InspectSource, CreateReplica, RouteForward, StartAgent],
             Self::TestFailover => &[MakeTestBranch],
             Self::TestCleanUp => &[DropTestBranch],
-            // The relay is fenced and drained before the target is frozen, or what it acknowledged would be lost
-            // (trap T-14). The epoch is durable before the promotion is ordered, or a crash in between could order a
-            // second one (trap T-17).
+            // The relay is fenced and drained before the target is frozen, or what it acknowledged
+            // would be lost (trap T-14). The epoch is durable before the promotion is ordered, or a
+            // crash in between could order a second one (trap T-17).
             Self::Failover => &[
                 CheckPoint,
                 Attest,
@@ -110,8 +111,8 @@ impl Kind {
             Self::Reprotect => &[InspectHome, ReverseBase, CreateHome, RouteHome, StartReverse],
             Self::CloseReprotect => &[DiscardNamed],
             Self::CancelReprotect => &[StopReverse, UnrouteReverse, DropHome],
-            // Demote, drain, promote. The recovery site follows before home's log is routed to it, and the agent
-            // captures before anybody is told that the disks are the machine's.
+            // Demote, drain, promote. The recovery site follows before home's log is routed to it,
+            // and the agent captures before anybody is told that the disks are the machine's.
             Self::Failback => &[
                 CheckHome,
                 Demote,
@@ -132,8 +133,8 @@ impl Kind {
         }
     }
 
-    /// Up to this step, a failure for good is undone without asking: nothing has been changed that an operator would
-    /// want to keep.
+    /// Up to this step, a failure for good is undone without asking: nothing has been changed that
+    /// an operator would want to keep.
     pub(crate) fn backs_out(self, step: Step) -> bool {
         match self {
             Self::Protect

@@ -63,7 +63,8 @@ impl Done {
     }
 }
 
-/// What a step works on: a copy of the records, written back with the step's end in one transaction.
+/// What a step works on: a copy of the records, written back with the step's end in one
+/// transaction.
 pub(crate) struct Cx<'a> {
     pub(crate) app: &'a App,
     pub(crate) job: JobRecord,
@@ -86,7 +87,8 @@ impl Cx<'_> {
         format!("{}{}/{direction}/{}/{name}", self.prefix(), body.position, body.attempt)
     }
 
-    /// Gives an order and waits for its result, however long the node is silent. `name` is unique within the step.
+    /// Gives an order and waits for its result, however long the node is silent. `name` is unique
+    /// within the step.
     pub(crate) async fn order(
         &self,
         node: NodeId,
@@ -99,8 +101,9 @@ impl Cx<'_> {
         }
     }
 
-    /// As [`Cx::order`], but gives `None` when the node is out of contact, or `patience` is over; the order is taken
-    /// back then. Only for orders that may also be carried out later without harm.
+    /// As [`Cx::order`], but gives `None` when the node is out of contact, or `patience` is over;
+    /// the order is taken back then. Only for orders that may also be carried out later without
+    /// harm.
     pub(crate) async fn order_if_there(
         &self,
         node: NodeId,
@@ -144,7 +147,8 @@ impl Cx<'_> {
         }
     }
 
-    /// Waits until none of this job's orders is open any more: only then nothing of it can still happen behind an undo.
+    /// Waits until none of this job's orders is open any more: only then nothing of it can still
+    /// happen behind an undo.
     pub(crate) async fn settle(&self) -> Result<(), Failure> {
         let mut bell = self.app.results.listen();
         let nodes = self.machine.nodes();
@@ -259,7 +263,8 @@ pub(crate) fn unexpected(app: &App, node: NodeId, outcome: &OrderOutcome) -> Api
     ApiError::new(&codes::NODE_FAILED, cause).cure("check the versions of the servers")
 }
 
-/// A question to a node outside of any job: it changes nothing there, and is forgotten when it took too long.
+/// A question to a node outside of any job: it changes nothing there, and is forgotten when it took
+/// too long.
 pub(crate) async fn question(
     app: &App,
     node: NodeId,

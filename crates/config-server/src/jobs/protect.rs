@@ -35,7 +35,8 @@ impl Cx<'_> {
             path,
             geometry,
         };
-        // A repeated step keeps the IDs: what has been given once is what replicas know the disks by.
+        // A repeated step keeps the IDs: what has been given once is what replicas know the disks
+        // by.
         if self.machine.body.disks.is_empty() {
             let all = ask.disks.into_iter().zip(geometries).enumerate();
             self.machine.body.disks = all.map(disk).collect();
@@ -134,8 +135,8 @@ impl Cx<'_> {
         self.leave(self.machine.body.process_server, "unroute", &order).await
     }
 
-    /// A replica from whose branch the machine runs is left as it is: removing it would take the running machine's
-    /// disks away.
+    /// A replica from whose branch the machine runs is left as it is: removing it would take the
+    /// running machine's disks away.
     pub(super) async fn remove_replica(&mut self) -> Result<Done, Failure> {
         if self.away_from_home() {
             return Done::skipped("the machine runs from it: it stays, and goes on serving");
@@ -156,8 +157,8 @@ impl Cx<'_> {
         )
     }
 
-    /// Tells a node that it is no longer needed, if it is there. One that is away keeps a route or a capture that no
-    /// target takes anything from any more.
+    /// Tells a node that it is no longer needed, if it is there. One that is away keeps a route or
+    /// a capture that no target takes anything from any more.
     pub(super) async fn leave(
         &self,
         node: NodeId,
@@ -210,7 +211,8 @@ pub(super) fn usable(disks: &[InspectedDisk]) -> Result<Vec<DiskGeometry>, Failu
     Ok(geometries)
 }
 
-/// Trap T-9: the same sectors, and at least the size; a smaller disk would lose its end, other sectors its partitions.
+/// Trap T-9: the same sectors, and at least the size; a smaller disk would lose its end, other
+/// sectors its partitions.
 pub(super) fn check_fits(
     path: &str,
     source: DiskGeometry,

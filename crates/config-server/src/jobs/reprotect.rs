@@ -153,7 +153,8 @@ impl Cx<'_> {
         Done::with(format!("{} disks fit", reverse.disks.len()))
     }
 
-    /// The position before the first record that will be sent home; asked once, because home's replica stands on it.
+    /// The position before the first record that will be sent home; asked once, because home's
+    /// replica stands on it.
     pub(super) async fn reverse_base(&mut self) -> Result<Done, Failure> {
         let (node, replica) = (self.machine.body.master_target, self.machine.body.replica);
         let outcome = self.order(node, "base", &Order::MtReverseBase { replica }).await?;
@@ -233,7 +234,8 @@ impl Cx<'_> {
         self.leave(reverse.process_server, "unroute", &order).await
     }
 
-    /// Removes home's replica: its journal, and after a failback the undo; the disks are the machine's.
+    /// Removes home's replica: its journal, and after a failback the undo; the disks are the
+    /// machine's.
     pub(super) async fn drop_home(&mut self) -> Result<Done, Failure> {
         let Some(reverse) = self.machine.body.reverse.clone() else {
             return Done::skipped("there is none");
@@ -242,8 +244,8 @@ impl Cx<'_> {
         self.take_back(reverse.master_target, "remove", &order).await
     }
 
-    /// Discards divergence by name where it is kept. After a reprotect only now, because the window has closed: until
-    /// then the old disks were the only copy of what is lost (trap T-15).
+    /// Discards divergence by name where it is kept. After a reprotect only now, because the window
+    /// has closed: until then the old disks were the only copy of what is lost (trap T-15).
     pub(super) async fn discard_named(&mut self) -> Result<Done, Failure> {
         let asked: Vec<String> = match &self.job.body.params {
             Params::DiscardDivergence(ask) => ask.names.clone(),

@@ -63,8 +63,9 @@ impl Cx<'_> {
         Done::with("")
     }
 
-    /// What commands are checked against is what nodes report, once a second: a job that has ended must be seen there,
-    /// or the next command is refused for a reason that is over. A target that falls silent just then is not waited for.
+    /// What commands are checked against is what nodes report, once a second: a job that has ended
+    /// must be seen there, or the next command is refused for a reason that is over. A target that
+    /// falls silent just then is not waited for.
     async fn reported(&self, node: NodeId, replica: ReplicaId, is_so: impl Fn(&[&str]) -> bool) {
         let deadline = Instant::now() + REPORT_PATIENCE;
         while Instant::now() < deadline {

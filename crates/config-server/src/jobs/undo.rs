@@ -58,7 +58,8 @@ pub(super) async fn undo(cx: &mut Cx<'_>, step: Step) -> Result<Done, Failure> {
         Step::Demote => {
             let order = Order::MtUndemote { replica: cx.machine.body.replica };
             let done = cx.take_back(cx.machine.body.master_target, "undemote", &order).await?;
-            // Only after the branch has answered that it serves again: authority follows what is so.
+            // Only after the branch has answered that it serves again: authority follows what is
+            // so.
             cx.give_authority_back()?;
             Ok(done)
         }
@@ -94,8 +95,8 @@ pub(super) async fn undo(cx: &mut Cx<'_>, step: Step) -> Result<Done, Failure> {
 }
 
 impl Cx<'_> {
-    /// An order that undoes. That there is nothing to undo is no failure: the step may have been cut off before it
-    /// reached the node.
+    /// An order that undoes. That there is nothing to undo is no failure: the step may have been
+    /// cut off before it reached the node.
     pub(super) async fn take_back(
         &self,
         node: NodeId,

@@ -1,4 +1,5 @@
-//! A configuration server that can be killed, and a fleet of nodes that carry out orders in memory, over real HTTPS.
+//! A configuration server that can be killed, and a fleet of nodes that carry out orders in memory,
+//! over real HTTPS.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod node;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// A configuration server in a runtime of its own, which can be dropped at any moment: what `kill -9` does to it.
+/// A configuration server in a runtime of its own, which can be dropped at any moment: what `kill
+/// -9` does to it.
 pub(crate) struct Server {
     state_dir: PathBuf,
     port: u16,

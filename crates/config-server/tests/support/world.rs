@@ -52,7 +52,8 @@ pub(crate) struct World {
     pub(crate) held: HashSet<String>,
     /// The next refusals of orders by name.
     pub(crate) refuse: HashMap<String, Vec<ApiError>>,
-    /// The machine at home can write to its disks: until the disaster, and again once they were released.
+    /// The machine at home can write to its disks: until the disaster, and again once they were
+    /// released.
     pub(crate) home_writes: bool,
     pub(crate) wrong_disk: bool,
 }

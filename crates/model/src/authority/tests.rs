@@ -9,7 +9,8 @@ fn words() -> Change {
     Change::Attested { by: "op".to_owned(), words: "it burns".to_owned() }
 }
 
-/// Guards P6, T-17: one receipt, one promotion; the crash between them resumes with the reserved epoch.
+/// Guards P6, T-17: one receipt, one promotion; the crash between them resumes with the reserved
+/// epoch.
 #[test]
 fn t17_a_receipt_is_used_up_by_the_first_reservation() {
     let recovery = holder(2, Side::Recovery, true);
@@ -29,7 +30,8 @@ fn t17_a_receipt_is_used_up_by_the_first_reservation() {
     assert_eq!(done.holder(), Some(&home));
 }
 
-/// Guards P6, T-17: a number that was given once, even in a promotion that was refused, never comes again.
+/// Guards P6, T-17: a number that was given once, even in a promotion that was refused, never comes
+/// again.
 #[test]
 fn t17_numbers_are_never_used_twice() {
     let held = Authority::Held { holder: holder(1, Side::Home, false) };

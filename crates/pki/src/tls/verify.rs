@@ -1,4 +1,5 @@
-//! Verifiers that ask for a role instead of a host name; the chain itself is checked by rustls' own code.
+//! Verifiers that ask for a role instead of a host name; the chain itself is checked by rustls' own
+//! code.
 
 use crate::{Fingerprint, PeerIdentity, Role, peer_identity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

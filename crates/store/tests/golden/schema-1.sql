@@ -1,0 +1,12 @@
+CREATE INDEX jobs_by_state ON jobs (state)
+CREATE INDEX orders_by_node ON orders (node, created)
+CREATE TABLE authority (machine TEXT PRIMARY KEY REFERENCES machines(id), generation BIGINT NOT NULL, highest BIGINT NOT NULL, body TEXT NOT NULL)
+CREATE TABLE events (machine TEXT NOT NULL REFERENCES machines(id), position BIGINT NOT NULL, time BIGINT NOT NULL, asked_by TEXT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (machine, position))
+CREATE TABLE jobs (id TEXT PRIMARY KEY, machine TEXT NOT NULL REFERENCES machines(id), kind TEXT NOT NULL, state TEXT NOT NULL, created BIGINT NOT NULL, finished BIGINT, body TEXT NOT NULL)
+CREATE TABLE lease (id BIGINT PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, fence BIGINT NOT NULL, heartbeat BIGINT NOT NULL)
+CREATE TABLE machines (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, generation BIGINT NOT NULL, active_job TEXT, body TEXT NOT NULL)
+CREATE TABLE nodes (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, key TEXT NOT NULL, address TEXT, version TEXT NOT NULL, last_report BIGINT, report TEXT)
+CREATE TABLE orders (id TEXT PRIMARY KEY, idempotency TEXT NOT NULL UNIQUE, node TEXT NOT NULL REFERENCES nodes(id), created BIGINT NOT NULL, body TEXT NOT NULL, result TEXT)
+CREATE TABLE schema_version (version BIGINT NOT NULL)
+CREATE TABLE steps (job TEXT NOT NULL REFERENCES jobs(id), position BIGINT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (job, position))
+version 1
