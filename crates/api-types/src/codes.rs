@@ -16,7 +16,10 @@ pub struct Code {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $class:ident, $cure:literal;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $text:literal, $status:literal, $class:ident, $cure:literal;
+    )*) => {
         $($(#[$doc])* pub const $name: Code =
             Code { name: $text, status: $status, class: Class::$class, cure: $cure };)*
         /// Every code.
@@ -48,7 +51,8 @@ codes! {
     NO_POINT_YET = "no-point-yet", 409, Transient, "wait until the first copy or catch-up has ended; `landfall status` shows its progress";
     /// A time that several points match, after a clock step (trap T-6).
     AMBIGUOUS_TIME = "ambiguous-time", 409, Permanent, "choose one of the listed candidates with --at-lsn";
-    /// An unplanned failover without proof of fencing or an operator's word (trap T-17, design section 7).
+    /// An unplanned failover without proof of fencing or an operator's word (trap T-17, design
+    /// section 7).
     NO_FENCE_PROOF = "no-fence-proof", 409, Permanent, "make sure that the source can't write any more, then give --source-is-dead \"how you know\"";
     /// A relay within reach holds acknowledged data (trap T-14).
     RELAY_NOT_DRAINED = "relay-not-drained", 409, Transient, "retry to go on draining, or give --skip-drain to lose what is shown";

@@ -1,4 +1,5 @@
-//! What goes over the configuration server's REST API: the only types that server, roles and CLI share.
+//! What goes over the configuration server's REST API: the only types that server, roles and CLI
+//! share.
 //!
 //! * [`resource`]: machines, points, servers, jobs, divergence, as people see them.
 //! * [`request`]: what people ask for.

@@ -41,7 +41,8 @@ pub struct Enrolled {
     pub ca_pem: String,
 }
 
-/// `POST /v1/node/renew`: a new certificate over the same key, with the old certificate; answered by [`Enrolled`].
+/// `POST /v1/node/renew`: a new certificate over the same key, with the old certificate; answered
+/// by [`Enrolled`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
@@ -118,7 +119,8 @@ pub struct RelayReport {
     pub spool_records: u64,
     /// Seconds since the oldest of them came.
     pub spool_age_s: f64,
-    /// Free share of the cache, 0 to 1 (RQ-PS-6: warning at 0.30, critical at 0.25, back-pressure at 0.20).
+    /// Free share of the cache, 0 to 1 (RQ-PS-6: warning at 0.30, critical at 0.25, back-pressure
+    /// at 0.20).
     pub cache_free: f64,
     /// Round trip to the next hop in milliseconds.
     pub rtt_ms: Option<f64>,
@@ -196,15 +198,16 @@ pub struct ReverseReport {
     pub refusal: Option<(String, String)>,
 }
 
-/// `GET /v1/node/orders?wait_ms=N&known=ID,ID`: orders not yet answered, oldest first; waits up to N ms for one that
-/// is not among those that the node says it is carrying out.
+/// `GET /v1/node/orders?wait_ms=N&known=ID,ID`: orders not yet answered, oldest first; waits up to
+/// N ms for one that is not among those that the node says it is carrying out.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// To be carried out in order, each at most once.
     pub orders: Vec<OrderEnvelope>,
 }
 
-/// An order with its ID: a node remembers the results of the last ones and answers a repeated order with its result.
+/// An order with its ID: a node remembers the results of the last ones and answers a repeated order
+/// with its result.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct OrderEnvelope {
     /// Idempotency key.

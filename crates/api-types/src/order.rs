@@ -1,4 +1,5 @@
-//! What the configuration server tells roles to do. Every order can be repeated: the second time it finds its work done.
+//! What the configuration server tells roles to do. Every order can be repeated: the second time it
+//! finds its work done.
 
 use crate::request::PointChoice;
 use crate::resource::{Branch, Disk, Divergence, Points};
@@ -54,7 +55,8 @@ pub enum Order {
         /// Throw away what the next hop has not.
         discard: bool,
     },
-    /// Take nothing more from upstream, deliver what was acknowledged, say what is left (trap T-14). Answered after `wait_ms` at the latest.
+    /// Take nothing more from upstream, deliver what was acknowledged, say what is left (trap
+    /// T-14). Answered after `wait_ms` at the latest.
     PsDrain {
         /// Which replica.
         replica: ReplicaId,
@@ -103,8 +105,8 @@ pub enum Order {
         /// Which branch.
         name: String,
     },
-    /// Revoke the former branch's export if there is one, then make the branch of a new epoch with authority and serve it.
-    /// Used for failover and for change of point (trap T-17).
+    /// Revoke the former branch's export if there is one, then make the branch of a new epoch with
+    /// authority and serve it. Used for failover and for change of point (trap T-17).
     MtPromote {
         /// Which replica.
         replica: ReplicaId,
@@ -117,7 +119,8 @@ pub enum Order {
         /// The new epoch.
         epoch: Epoch,
     },
-    /// The branch's log is now the log; older points can't be chosen any more; fold to the fork in the background.
+    /// The branch's log is now the log; older points can't be chosen any more; fold to the fork in
+    /// the background.
     MtCommit {
         /// Which replica.
         replica: ReplicaId,
@@ -134,7 +137,8 @@ pub enum Order {
         /// By name.
         names: Vec<String>,
     },
-    /// Send the branch's log home: a catch-up in compare mode first, then the log. Answered when the window is open.
+    /// Send the branch's log home: a catch-up in compare mode first, then the log. Answered when
+    /// the window is open.
     MtReverseStart {
         /// The replica whose branch has authority.
         replica: ReplicaId,
@@ -145,7 +149,8 @@ pub enum Order {
         /// The instance that the home replica expects.
         instance: InstanceId,
     },
-    /// The position before the first record that [`Order::MtReverseStart`] will send: base of the home replica.
+    /// The position before the first record that [`Order::MtReverseStart`] will send: base of the
+    /// home replica.
     MtReverseBase {
         /// The replica whose branch has authority.
         replica: ReplicaId,
@@ -155,7 +160,8 @@ pub enum Order {
         /// The replica whose branch has authority.
         replica: ReplicaId,
     },
-    /// Revoke the branch's export, put a last marker into its log, make it durable: the source of this direction is demoted.
+    /// Revoke the branch's export, put a last marker into its log, make it durable: the source of
+    /// this direction is demoted.
     MtDemote {
         /// The replica whose branch has authority.
         replica: ReplicaId,
@@ -169,7 +175,8 @@ pub enum Order {
         /// Milliseconds.
         wait_ms: u64,
     },
-    /// Fold the image to this LSN with undo kept, and release the disks to the machine (home's promotion).
+    /// Fold the image to this LSN with undo kept, and release the disks to the machine (home's
+    /// promotion).
     MtRelease {
         /// The replica at home (frozen).
         replica: ReplicaId,
@@ -216,7 +223,8 @@ pub enum Order {
 pub enum StartMode {
     /// First copy into the image.
     FirstCopy,
-    /// The disks stand exactly at this position of the shared lineage; the capture is active before anything writes.
+    /// The disks stand exactly at this position of the shared lineage; the capture is active before
+    /// anything writes.
     Continue {
         /// Where.
         lsn: Lsn,
@@ -263,7 +271,8 @@ pub struct MtCreate {
     pub images: Vec<Option<String>>,
     /// The history.
     pub lineage: Lineage,
-    /// The position before the first record, and the chain there; [`Lsn::ZERO`] and the root chain for a first copy.
+    /// The position before the first record, and the chain there; [`Lsn::ZERO`] and the root chain
+    /// for a first copy.
     pub base: Lsn,
     /// See `base`.
     pub base_chain: Chain,
@@ -309,7 +318,8 @@ pub enum OrderOutcome {
         /// The agent's own.
         instance: InstanceId,
     },
-    /// Of [`Order::AgentStop`], [`Order::MtDemote`], [`Order::MtFreeze`], [`Order::MtAwait`], [`Order::MtReverseBase`].
+    /// Of [`Order::AgentStop`], [`Order::MtDemote`], [`Order::MtFreeze`], [`Order::MtAwait`],
+    /// [`Order::MtReverseBase`].
     Position(ReplicaPosition),
     /// Of [`Order::PsDrain`]: what the next hop still has not; all zero when drained.
     Drained {

@@ -17,7 +17,8 @@ pub struct Protect {
     pub master_target: String,
     /// Paths of the disks on the machine, in the order of their indexes.
     pub disks: Vec<String>,
-    /// Paths of the images at the master target, one per disk; empty: raw files in its image folder.
+    /// Paths of the images at the master target, one per disk; empty: raw files in its image
+    /// folder.
     #[serde(default)]
     pub images: Vec<String>,
     /// Milliseconds between crash-consistent markers, 100 to 3 600 000; default 5 000.
@@ -69,7 +70,8 @@ pub struct TestCleanUp {
 pub struct Failover {
     /// Which point.
     pub point: PointChoice,
-    /// The operator's recorded word that the source can't write any more, in words (design section 7).
+    /// The operator's recorded word that the source can't write any more, in words (design section
+    /// 7).
     #[serde(default)]
     pub source_is_dead: Option<String>,
     /// Do not wait for relays within reach (trap T-14): what they hold becomes divergence.
@@ -98,7 +100,8 @@ pub struct Reprotect {
     pub process_server: String,
     /// Master target at home.
     pub master_target: String,
-    /// The original disks as the master target at home sees them; empty: the paths they were protected by (RQ-RE-2).
+    /// The original disks as the master target at home sees them; empty: the paths they were
+    /// protected by (RQ-RE-2).
     #[serde(default)]
     pub disks: Vec<String>,
     /// Names of divergence that may be discarded (trap T-15).

@@ -318,7 +318,8 @@ impl Log {
     }
 }
 
-/// Lack of room leaves the log as it was; after any other error it is unknown what the medium holds.
+/// Lack of room leaves the log as it was; after any other error it is unknown what the medium
+/// holds.
 const fn poisons(error: &JournalError) -> bool {
     !matches!(error, JournalError::Full { .. })
 }

@@ -136,9 +136,9 @@ impl SuperblockFile {
         written.inspect_err(|_| self.current = before)
     }
 
-    /// Writes the copy that recovery did not take, after it found it lost or stale. The taken one is
-    /// not touched: it may be the only one that is intact, and a power cut can garble what is being
-    /// written.
+    /// Writes the copy that recovery did not take, after it found it lost or stale. The taken one
+    /// is not touched: it may be the only one that is intact, and a power cut can garble what is
+    /// being written.
     pub(crate) fn repair(&self) -> Result<(), JournalError> {
         self.sync()?;
         let lost = (0..COPIES).filter(|copy| *copy != self.taken);

@@ -3,7 +3,8 @@ use std::fmt;
 
 /// The running hash of a log: equal chains at an LSN mean equal histories up to it (trap T-1).
 ///
-/// `chain(n) = first 16 bytes of BLAKE3(chain(n-1) ‖ header(n))`; the header holds the payload's CRC-32C.
+/// `chain(n) = first 16 bytes of BLAKE3(chain(n-1) ‖ header(n))`; the header holds the payload's
+/// CRC-32C.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Chain([u8; 16]);

@@ -1,4 +1,5 @@
-//! Control records: what the log says about itself. CBOR with numbered fields, so that later versions can add some.
+//! Control records: what the log says about itself. CBOR with numbered fields, so that later
+//! versions can add some.
 
 use crate::{DiskGeometry, DiskId, DiskIndex, UnixNanos};
 use bytes::Bytes;
@@ -122,7 +123,8 @@ pub enum WindowMode {
     Compare,
 }
 
-/// Opens a window: no position is a recovery point until every open window is closed (design section 14.4).
+/// Opens a window: no position is a recovery point until every open window is closed (design
+/// section 14.4).
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct WindowOpen {
     /// Which window.
@@ -148,8 +150,8 @@ pub struct WindowClose {
     /// Which window.
     #[n(0)]
     pub window: WindowId,
-    /// The last pass ran under byte capture, or on a frozen or snapshotted source. Where false the target
-    /// holds data without a legal point (trap T-5): the closing is *not* a recovery point.
+    /// The last pass ran under byte capture, or on a frozen or snapshotted source. Where false the
+    /// target holds data without a legal point (trap T-5): the closing is *not* a recovery point.
     #[n(1)]
     pub exact: bool,
 }

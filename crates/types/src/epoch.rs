@@ -1,6 +1,7 @@
 use std::fmt;
 
-/// The random half of an [`Epoch`]: two controllers that hand out the same number still differ here (trap T-17).
+/// The random half of an [`Epoch`]: two controllers that hand out the same number still differ here
+/// (trap T-17).
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -42,7 +43,8 @@ impl TryFrom<String> for EpochId {
     }
 }
 
-/// Who may write: rises at failover, change of point and failback, never repeats (design section 14.3).
+/// Who may write: rises at failover, change of point and failback, never repeats (design section
+/// 14.3).
 ///
 /// Not raised by a catch-up (that is a window), a restart (an incarnation) or a test branch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -69,8 +71,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// One run of a producer that can prove its continuity: for an agent the load key of its capture program,
-/// for a branch the ID of its log. A new one always begins with a catch-up (trap T-1).
+/// One run of a producer that can prove its continuity: for an agent the load key of its capture
+/// program, for a branch the ID of its log. A new one always begins with a catch-up (trap T-1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Incarnation(u64);

@@ -48,11 +48,13 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// A protected machine: ours, never a MAC address, host name or a hypervisor's ID (design section 8, RQ-AG-1).
+    /// A protected machine: ours, never a MAC address, host name or a hypervisor's ID (design
+    /// section 8, RQ-AG-1).
     MachineId
 );
 uuid_id!(
-    /// One running copy of a machine: authority is granted to an instance, not to what is on a disk (trap T-11).
+    /// One running copy of a machine: authority is granted to an instance, not to what is on a disk
+    /// (trap T-11).
     InstanceId
 );
 uuid_id!(

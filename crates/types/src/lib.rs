@@ -1,12 +1,15 @@
 //! The vocabulary of Landfall: typed identities, log positions and the log record itself.
 //!
-//! Every other crate speaks in these types, so that a log position can't be mistaken for a byte offset and an
-//! epoch can't be mistaken for an incarnation. No input or output, no clock, no async.
+//! Every other crate speaks in these types, so that a log position can't be mistaken for a byte
+//! offset and an epoch can't be mistaken for an incarnation. No input or output, no clock, no
+//! async.
 //!
 //! # Invariants
-//! * An [`Lsn`] is dense: 1, 2, 3 … per machine, over all its disks (design section 14.1). [`Lsn::ZERO`] means "nothing yet".
+//! * An [`Lsn`] is dense: 1, 2, 3 … per machine, over all its disks (design section 14.1).
+//!   [`Lsn::ZERO`] means "nothing yet".
 //! * A record is identified by *(epoch, incarnation, LSN)* and by the running [`Chain`] (trap T-1).
-//! * The encodings in [`record`] and [`control`] are used on disk and on the wire; `docs/formats/records.md` is normative.
+//! * The encodings in [`record`] and [`control`] are used on disk and on the wire;
+//!   `docs/formats/records.md` is normative.
 //!
 //! # Where to start
 //! [`record::Record`], then [`control::Control`] (markers and windows), then [`lineage::Lineage`].

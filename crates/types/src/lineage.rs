@@ -1,4 +1,5 @@
-//! The chain of epochs with the LSN at which each forked: compared before any LSN is (design section 14.1).
+//! The chain of epochs with the LSN at which each forked: compared before any LSN is (design
+//! section 14.1).
 
 use crate::{Epoch, EpochId, Lsn};
 
@@ -82,7 +83,8 @@ impl Lineage {
     /// This lineage with one more epoch that forks at `fork`.
     ///
     /// # Errors
-    /// [`LineageError`] when the number does not rise, the parent is another, or the fork lies before the parent's.
+    /// [`LineageError`] when the number does not rise, the parent is another, or the fork lies
+    /// before the parent's.
     pub fn extend(&self, epoch: Epoch, fork: Lsn) -> Result<Self, LineageError> {
         let last = self.last();
         if epoch.number <= last.epoch.number {
@@ -126,13 +128,15 @@ impl Lineage {
         self.0.iter().find(|entry| entry.epoch.id == epoch).map(|entry| entry.fork)
     }
 
-    /// True when every epoch of `self` stands in `other` at the same place: `other` continues `self`.
+    /// True when every epoch of `self` stands in `other` at the same place: `other` continues
+    /// `self`.
     #[must_use]
     pub fn is_prefix_of(&self, other: &Self) -> bool {
         other.0.starts_with(&self.0)
     }
 
-    /// The last LSN up to which both tell the same history; `None` when not even their first epochs agree.
+    /// The last LSN up to which both tell the same history; `None` when not even their first epochs
+    /// agree.
     #[must_use]
     pub fn common_through(&self, other: &Self) -> Option<Lsn> {
         let shared = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();

@@ -1,7 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Position in a replica's log: one dense counter per machine, over all its disks (design section 14.1).
+/// Position in a replica's log: one dense counter per machine, over all its disks (design section
+/// 14.1).
 ///
 /// The first record has LSN 1. [`Lsn::ZERO`] is the position before it.
 #[derive(
@@ -31,7 +32,8 @@ impl Lsn {
     /// The position of the following record.
     ///
     /// # Panics
-    /// At `u64::MAX`: a machine that writes a million records a second gets there after 584 000 years.
+    /// At `u64::MAX`: a machine that writes a million records a second gets there after 584 000
+    /// years.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.checked_add(1).expect("an LSN never reaches u64::MAX"))
@@ -52,7 +54,8 @@ impl Lsn {
         Self(self.0.checked_add(count).expect("an LSN never reaches u64::MAX"))
     }
 
-    /// How many records lie after `earlier` up to and including `self`; 0 when `earlier` is not before `self`.
+    /// How many records lie after `earlier` up to and including `self`; 0 when `earlier` is not
+    /// before `self`.
     #[must_use]
     pub const fn records_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -1,4 +1,5 @@
-//! The log record: a 32-byte header and at most [`PAYLOAD_BYTES_MAX`] bytes of payload. Normative: `docs/formats/records.md`.
+//! The log record: a 32-byte header and at most [`PAYLOAD_BYTES_MAX`] bytes of payload. Normative:
+//! `docs/formats/records.md`.
 
 use crate::{ByteRange, Chain, DiskIndex, Lsn};
 use bytes::Bytes;
@@ -16,7 +17,8 @@ pub enum RecordKind {
     Write = 1,
     /// A range that reads as zeroes from here on.
     Zero = 2,
-    /// A range given up; reads as zeroes in the replica, and is never compared by bytes (trap T-23).
+    /// A range given up; reads as zeroes in the replica, and is never compared by bytes (trap
+    /// T-23).
     Discard = 3,
     /// A [`crate::Control`]: marker, window, geometry.
     Control = 4,
@@ -27,7 +29,8 @@ pub enum RecordKind {
 pub struct RecordHeader {
     /// What it does.
     pub kind: RecordKind,
-    /// The record is catch-up data: content that the source already had, not a new write (design section 4).
+    /// The record is catch-up data: content that the source already had, not a new write (design
+    /// section 4).
     pub catch_up: bool,
     /// Which disk; 0 for control records.
     pub disk: DiskIndex,
@@ -112,7 +115,8 @@ impl RecordHeader {
         }
     }
 
-    /// Little-endian, 32 bytes: kind, flags, disk (2), payload CRC (4), LSN (8), offset (8), length (8).
+    /// Little-endian, 32 bytes: kind, flags, disk (2), payload CRC (4), LSN (8), offset (8), length
+    /// (8).
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];

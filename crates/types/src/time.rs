@@ -1,4 +1,5 @@
-/// Wall time in nanoseconds since 1970-01-01 UTC: shown to people and used to choose points, never for safety (fault F5).
+/// Wall time in nanoseconds since 1970-01-01 UTC: shown to people and used to choose points, never
+/// for safety (fault F5).
 #[derive(
     Clone,
     Copy,
