@@ -33,6 +33,8 @@ codes! {
     WRONG_STATE = "wrong-state", 409, Permanent, "bring the machine into a state that accepts the command; `landfall status` shows what it accepts now";
     /// Another job of the machine is running.
     JOB_RUNNING = "job-running", 409, Transient, "wait for the running job (`landfall jobs`), or cancel it";
+    /// An operator has given the job up, and what it had done was undone.
+    GIVEN_UP = "given-up", 409, Permanent, "nothing is to be mended; begin it again when it is wanted";
     /// No such machine.
     UNKNOWN_MACHINE = "unknown-machine", 404, Permanent, "`landfall status` lists the machines";
     /// No such server, or not of the role that is needed.

@@ -261,6 +261,22 @@ async fn a_protection_that_fails_is_rolled_back_and_can_be_begun_again() {
     fleet.protect().await;
 }
 
+/// Guards P7: a test branch that the target refuses to make must not take another one of its name
+/// away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_branch_that_is_refused_drops_nothing() {
+    let fleet = Fleet::start().await;
+    fleet.protect().await;
+    let refusal = ApiError::new(&codes::NAME_TAKEN, "there is one of this name");
+    fleet.world(|world| world.refuse_next("mt-test-branch", refusal));
+    let point = landfall_api_types::request::PointChoice::Latest;
+    let ask = landfall_api_types::request::TestFailover { point, name: Some("audit".to_owned()) };
+    let job = fleet.ended(fleet.client.test_failover(MACHINE, &ask).await).await;
+    assert_eq!(job.state, JobState::RolledBack, "{job:#?}");
+    assert_eq!(job.error.expect("why").code, codes::NAME_TAKEN.name);
+    assert_eq!(fleet.world(|world| world.count("mt-drop-branch")), 0);
+}
+
 /// Guards P8: a failback is given up before anything is promoted, and the branch serves again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failback_that_is_given_up_serves_the_branch_again() {

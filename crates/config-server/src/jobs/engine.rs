@@ -316,7 +316,7 @@ async fn finish(cx: &mut Cx<'_>, state: JobState) -> Result<Round, ServerError> 
     }
     if !succeeded && cx.job.body.error.is_none() {
         let cause = "it was given up, and what was done was undone";
-        cx.job.body.error = Some(ApiError::new(&codes::JOB_RUNNING, cause).cure("begin it again"));
+        cx.job.body.error = Some(ApiError::new(&codes::GIVEN_UP, cause));
     }
     cx.machine.row.active_job = None;
     cx.job.end(state, now());

@@ -2,8 +2,9 @@
 
 use super::Params;
 use super::orders::{Cx, Done, Failure, unexpected};
+use crate::record::name_of;
 use landfall_api_types::order::{Order, OrderOutcome};
-use landfall_api_types::resource::JobOutcome;
+use landfall_api_types::resource::{JobOutcome, StepState};
 use landfall_api_types::{ApiError, codes};
 use landfall_types::{BranchId, NodeId, ReplicaId};
 use std::time::{Duration, Instant};
@@ -46,6 +47,11 @@ impl Cx<'_> {
         let Params::TestFailover(ask) = &self.job.body.params else {
             return Done::skipped("there is none");
         };
+        // Refused: nothing was made, and a branch of this name is somebody else's.
+        let failed = name_of(&StepState::Failed);
+        if self.job.steps.get(self.job.body.position).is_some_and(|step| step.state == failed) {
+            return Done::skipped("nothing was made");
+        }
         let (node, replica) = self.machine.target();
         let name = ask.name.clone().unwrap_or_default();
         self.take_back(node, "drop", &Order::MtDropBranch { replica, name }).await
