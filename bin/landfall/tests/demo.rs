@@ -15,7 +15,8 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        // Not the default place of temporary files: that may be memory, which loop devices can't use directly.
+        // Not the default place of temporary files: that may be memory, which loop devices can't
+        // use directly.
         Self { dir: tempfile::tempdir_in("/var/tmp").unwrap() }
     }
 
@@ -78,7 +79,8 @@ fn found(report: &serde_json::Value) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The promise of the whole product: the machine goes out and comes home, and nothing is left behind.
+/// The promise of the whole product: the machine goes out and comes home, and nothing is left
+/// behind.
 #[test]
 fn the_cycle_passes_and_leaves_nothing_behind() {
     if !landfall_testkit::require(NEEDED) {
@@ -93,7 +95,8 @@ fn the_cycle_passes_and_leaves_nothing_behind() {
     assert!(output.status.success(), "seed {seed}:\n{}\n{said}", found(&report));
     assert_eq!(report["passed"], true);
     assert_eq!(report["seed"], seed);
-    let steps: Vec<_> = report["checks"].as_array().unwrap().iter().map(|one| &one["step"]).collect();
+    let steps: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|one| &one["step"]).collect();
     for step in 3..=8 {
         assert!(steps.contains(&&serde_json::json!(step)), "no check in step {step}");
     }

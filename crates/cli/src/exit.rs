@@ -1,4 +1,5 @@
-//! Exit statuses: what a script can go by without reading texts. `docs/operate/cli.md` has the same table.
+//! Exit statuses: what a script can go by without reading texts. `docs/operate/cli.md` has the same
+//! table.
 
 use landfall_api_types::{ApiError, codes};
 use landfall_types::Class;

@@ -3,9 +3,11 @@
 use landfall_api_types::resource::Branch;
 use std::fmt::Write as _;
 
-/// Commands, per disk: nbdfuse (package libnbd-bin) shows the export as a file, a loop device makes it a disk.
+/// Commands, per disk: nbdfuse (package libnbd-bin) shows the export as a file, a loop device makes
+/// it a disk.
 ///
-/// e2fsck replays the journal without `-f`: with it, it would go on to repair, and the check after it could not fail.
+/// e2fsck replays the journal without `-f`: with it, it would go on to repair, and the check after
+/// it could not fail.
 pub(crate) fn how_to_mount(branch: &Branch) -> String {
     let mut text = format!("branch {} at LSN {}", branch.name, branch.fork);
     if branch.exports.is_empty() {
@@ -17,6 +19,7 @@ pub(crate) fn how_to_mount(branch: &Branch) -> String {
         let _ = write!(
             text,
             "\n  mkdir -p {dir}-nbd {dir}\n  nbdfuse {dir}-nbd '{}' &\n  \
+             until [ -e {dir}-nbd/nbd ]; do sleep 0.1; done\n  \
              disk=$(losetup --find --show {dir}-nbd/nbd)\n  \
              e2fsck -E journal_only -y \"$disk\"; e2fsck -fn \"$disk\" && mount \"$disk\" {dir}",
             export.uri

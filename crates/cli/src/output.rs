@@ -42,7 +42,10 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     for row in rows {
         table.add_row(row);
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    // Without the lines between rows, which no preset without a frame leaves out.
+    let is_row = |line: &String| !line.chars().all(|sign| "╌┼".contains(sign));
+    let lines = table.lines().map(|line| line.trim_end().to_owned()).filter(is_row);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Lines of *name: value*.
@@ -89,6 +92,12 @@ mod tests {
         assert_eq!(seconds(90.0), "1.5 min");
         assert_eq!(seconds(7200.0), "2.0 h");
         assert_eq!(seconds(864_000.0), "10.0 d");
+    }
+
+    #[test]
+    fn a_table_has_a_line_per_row_under_its_header() {
+        let text = table(&["a", "b"], [1, 2, 3].map(|n: u8| vec![n.to_string(), String::new()]));
+        assert_eq!(text.lines().count(), 5, "{text}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The reference of the command line, made from its definition: `docs/operate/cli.md` is this, checked by a test.
+//! The reference of the command line, made from its definition: `docs/operate/cli.md` is this,
+//! checked by a test.
 
 use crate::args::Cli;
 use crate::exit::Status;
@@ -24,7 +25,8 @@ pub fn reference() -> String {
 const HEAD: &str = "\
 # Command line
 
-This file is made from the program; `UPDATE=1 cargo nextest run -p landfall-cli reference` writes it anew.
+This file is made from the program; to write it anew:
+`UPDATE=1 cargo nextest run -p landfall-cli reference`.
 
 Every command works unattended: none asks a question. Results go to standard output, as a table or
 with `--output json` as one JSON value (the resources of the REST API). Progress and errors go to

@@ -1,4 +1,5 @@
-/// A small deterministic generator (SplitMix64: Steele, Lea, Flood 2014): the same seed gives the same run.
+/// A small deterministic generator (SplitMix64: Steele, Lea, Flood 2014): the same seed gives the
+/// same run.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 

@@ -23,7 +23,8 @@ pub(crate) fn make(device: &Path) -> Result<()> {
 
 /// Replays the file system's journal, as the kernel does after a power cut, and repairs nothing.
 ///
-/// Not with `-f`: e2fsck would then go on to repair whatever it finds, and [`check_clean`] after it could not fail.
+/// Not with `-f`: e2fsck would then go on to repair whatever it finds, and [`check_clean`] after it
+/// could not fail.
 ///
 /// # Errors
 /// When the journal can't be replayed.
@@ -89,7 +90,8 @@ mod tests {
     use super::*;
     use crate::host;
 
-    /// A file system with a journal to replay: the kernel was stopped with files that are only in the journal.
+    /// A file system with a journal to replay: the kernel was stopped with files that are only in
+    /// the journal.
     fn stopped(dir: &Path) -> PathBuf {
         let image = dir.join("disk.img");
         fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();

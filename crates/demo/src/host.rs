@@ -1,7 +1,7 @@
 //! What the kernel says is there: mounts, loop devices, processes.
 //!
-//! The kernel's own lists can't be out of step with what exists, so they are what cleaning up goes by: nothing that
-//! was made between two lines of the demo can be missed, whenever it was killed.
+//! The kernel's own lists can't be out of step with what exists, so they are what cleaning up goes
+//! by: nothing that was made between two lines of the demo can be missed, whenever it was killed.
 
 mod loops;
 mod mounts;

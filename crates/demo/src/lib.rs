@@ -1,12 +1,13 @@
 //! `landfall demo`: a machine with real disks goes out to the recovery site and comes home.
 //!
-//! Everything is real: loop disks with ext4, a database on them, the roles as processes of the one binary over
-//! mutual TLS, eBPF capture, SIGKILL for the disaster. The demo drives them through the same API client as the
-//! command line, and checks what comes out with programs that are not Landfall's: the kernel's ext4, e2fsck, SQLite.
+//! Everything is real: loop disks with ext4, a database on them, the roles as processes of the one
+//! binary over mutual TLS, eBPF capture, SIGKILL for the disaster. The demo drives them through the
+//! same API client as the command line, and checks what comes out with programs that are not
+//! Landfall's: the kernel's ext4, e2fsck, SQLite.
 //!
 //! # Invariants
-//! * Whatever the demo makes can be found again without the demo's memory (see [`host`] and [`runs`]): a second
-//!   start removes what a killed one left.
+//! * Whatever the demo makes can be found again without the demo's memory (see [`host`] and
+//!   [`runs`]): a second start removes what a killed one left.
 //! * No step waits for a while; each waits for a condition, with a deadline.
 //! * A check that fails makes the exit status differ from 0, whatever comes after it.
 //!

@@ -1,5 +1,5 @@
-//! The machine that is protected: two disks with ext4 and the workload, at home on loop devices, at the recovery site on
-//! the disks of a branch.
+//! The machine that is protected: two disks with ext4 and the workload, at home on loop devices, at
+//! the recovery site on the disks of a branch.
 
 use crate::dice::Dice;
 use crate::filesystem::{self, Mounted};
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Share of a disk that is filled with files before it is protected, in percent: what a first copy must carry and the way
-/// home must not.
+/// Share of a disk that is filled with files before it is protected, in percent: what a first copy
+/// must carry and the way home must not.
 const FILLED_PERCENT: u64 = 35;
 /// Length of each of these files.
 const FILLING_BYTES: u64 = 4 << 20;
@@ -127,7 +127,8 @@ pub(crate) struct RunningMachine {
 }
 
 impl RunningMachine {
-    /// Starts the workload on mounted disks and waits until it has acknowledged an entry of its own.
+    /// Starts the workload on mounted disks and waits until it has acknowledged an entry of its
+    /// own.
     ///
     /// # Errors
     /// When the workload ends.
@@ -194,8 +195,8 @@ impl RunningMachine {
         })
     }
 
-    /// Shuts the machine down: the workload ends by itself, the file systems are unmounted. What it acknowledged, all of
-    /// it on both disks.
+    /// Shuts the machine down: the workload ends by itself, the file systems are unmounted. What it
+    /// acknowledged, all of it on both disks.
     ///
     /// # Errors
     /// When the workload failed, or a file system can't be unmounted.
@@ -223,7 +224,8 @@ impl RunningMachine {
         self.workload.kill().context("kill the workload")
     }
 
-    /// Second half: the file systems stop dead, whatever the kernel still had in memory. What was acknowledged before.
+    /// Second half: the file systems stop dead, whatever the kernel still had in memory. What was
+    /// acknowledged before.
     ///
     /// # Errors
     /// Of the programs.

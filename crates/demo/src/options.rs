@@ -3,7 +3,8 @@ use std::path::PathBuf;
 /// Options of `landfall demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
-    /// Repeat a run: workload, points and the moment of the disaster follow from it [default: another one each time]
+    /// Repeat a run: workload, points and the moment of the disaster follow from it [default:
+    /// another one each time]
     #[arg(long)]
     pub seed: Option<u64>,
     /// Leave the roles and the machine running at the end, and print the commands to go on by hand
@@ -84,7 +85,8 @@ impl DemoOptions {
 }
 
 impl Scale {
-    /// Space that a run takes at most: disks, images at the recovery site, volumes of both master targets.
+    /// Space that a run takes at most: disks, images at the recovery site, volumes of both master
+    /// targets.
     pub(crate) const fn space_bytes(&self) -> u64 {
         4 * self.disk_bytes + self.retention_bytes + self.home_retention_bytes
     }

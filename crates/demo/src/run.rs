@@ -84,8 +84,8 @@ fn end(runs: &Runs, record: &Record, report: &mut Report, screen: &mut dyn Scree
     Ok(())
 }
 
-/// Runs that were killed are removed; one whose demo still runs is left alone, and one that was kept on purpose stays
-/// until it is asked for.
+/// Runs that were killed are removed; one whose demo still runs is left alone, and one that was
+/// kept on purpose stays until it is asked for.
 fn remove_leftovers(runs: &Runs, kept_too: bool, screen: &mut dyn Screen) -> Result<()> {
     for record in runs.list()? {
         let dir = record.dir.display();

@@ -1,6 +1,7 @@
 use landfall_api_types::resource::Progress;
 
-/// Where a run is told while it goes on; the command line has one for terminals and one for plain lines.
+/// Where a run is told while it goes on; the command line has one for terminals and one for plain
+/// lines.
 pub trait Screen {
     /// A line that stays.
     fn line(&mut self, text: &str);

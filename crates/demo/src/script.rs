@@ -1,4 +1,5 @@
-//! The eight steps, in order: each takes what the one before left, so none can be left out by mistake.
+//! The eight steps, in order: each takes what the one before left, so none can be left out by
+//! mistake.
 //!
 //! A check that fails is recorded and the script goes on where it can; an order that fails ends it.
 

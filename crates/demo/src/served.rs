@@ -1,5 +1,5 @@
-//! A disk that a master target serves over NBD, used as a person would: nbdfuse shows it as a file, a loop device makes
-//! it a disk.
+//! A disk that a master target serves over NBD, used as a person would: nbdfuse shows it as a file,
+//! a loop device makes it a disk.
 
 use crate::host::{self, Loop, Process, RUN_VARIABLE, start_time};
 use crate::wait;

@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long to wait before a condition is looked at again.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A person or a service manager wants the demo to end: every wait ends then, and with it the script, so that what was
-/// made is removed as at any other end.
+/// A person or a service manager wants the demo to end: every wait ends then, and with it the
+/// script, so that what was made is removed as at any other end.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// From now on SIGINT and SIGTERM end waits instead of the process.

@@ -1,8 +1,9 @@
 //! The program that runs on the protected machine: `landfall demo-workload`, a process of its own.
 //!
-//! It commits ledger entries without end (see [`crate::ledger`]), with other files coming and going beside them, and
-//! says outside the protected disks what it has acknowledged: that is what a customer was promised, and what counts
-//! as lost after a disaster. It starts again from what the ledger holds, wherever its disks are.
+//! It commits ledger entries without end (see [`crate::ledger`]), with other files coming and going
+//! beside them, and says outside the protected disks what it has acknowledged: that is what a
+//! customer was promised, and what counts as lost after a disaster. It starts again from what the
+//! ledger holds, wherever its disks are.
 
 mod acknowledged;
 mod churn;
@@ -48,7 +49,8 @@ pub struct WorkloadOptions {
     pace_ms: u64,
 }
 
-/// Runs until it is told to end (SIGTERM, SIGINT): then the entry at hand is finished and the database closed.
+/// Runs until it is told to end (SIGTERM, SIGINT): then the entry at hand is finished and the
+/// database closed.
 ///
 /// # Errors
 /// When a disk fails, or the ledger that it starts from is none.
@@ -83,7 +85,8 @@ struct Workload {
 }
 
 impl Workload {
-    /// Goes on from what the disks hold: where disk 2 lacks the last entry of disk 1, that is made good first.
+    /// Goes on from what the disks hold: where disk 2 lacks the last entry of disk 1, that is made
+    /// good first.
     async fn open(options: &WorkloadOptions) -> Result<Self> {
         let path = options.disk1.join(ledger::DATABASE);
         let mut database = Database::create(&path, options.journal_mode).await?;
@@ -111,7 +114,8 @@ impl Workload {
         Ok(Self { database, lines, acknowledged, churn, dice, number, before })
     }
 
-    /// One entry, durable on disk 1 before disk 2 hears of it, each acknowledged only when it is durable.
+    /// One entry, durable on disk 1 before disk 2 hears of it, each acknowledged only when it is
+    /// durable.
     async fn step(&mut self) -> Result<()> {
         let number = self.number + 1;
         let size = usize::try_from(self.dice.between(16, BODY_BYTES_MAX)).context("size")?;

@@ -115,7 +115,7 @@ The point can be changed until commit. It prints how to mount the disks.
 
 Examples:
   landfall failover web-1 --source-is-dead \"power is off, I am in the room\"
-  landfall failover web-1 --at-time 2026-03-01T12:00:00Z --source-is-dead \"host fenced, ticket 4711\"")]
+  landfall failover web-1 --at-time 2026-03-01T12:00:00Z --source-is-dead \"host fenced\"")]
 pub(crate) struct FailoverArgs {
     /// Name of the machine
     pub(crate) machine: String,
@@ -177,7 +177,8 @@ pub(crate) struct ReprotectArgs {
     /// Name or ID of the master target at home
     #[arg(long, value_name = "SERVER")]
     pub(crate) master_target: String,
-    /// An original disk as that master target sees it, in order; once per disk [default: the old paths]
+    /// An original disk as that master target sees it, in order; once per disk [default: the old
+    /// paths]
     #[arg(long = "disk", value_name = "PATH")]
     pub(crate) disks: Vec<PathBuf>,
     /// This divergence may be lost, for good; once per name

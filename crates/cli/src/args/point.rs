@@ -13,7 +13,8 @@ pub(crate) struct PointArgs {
     /// Any position outside a window, see `landfall points`
     #[arg(long, value_name = "LSN")]
     at_lsn: Option<Lsn>,
-    /// The newest point not later than this, e.g. 2026-03-01T12:00:00Z or "2026-03-01 13:00" (local)
+    /// The newest point not later than this, e.g. 2026-03-01T12:00:00Z or "2026-03-01 13:00"
+    /// (local)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at_time: Option<UnixNanos>,
     /// A point that was named with `landfall mark`

@@ -74,9 +74,9 @@ pub(crate) struct ProcessServerArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Example:
-  landfall master-target --state /var/lib/landfall/mt --retention /srv/retention --name mt-recovery \\
-      --server https://192.0.2.10:7600 --fingerprint 3f…9a --passphrase-file /root/passphrase \\
-      --listen 192.0.2.30:7620")]
+  landfall master-target --state /var/lib/landfall/mt --retention /srv/retention \\
+      --name mt-recovery --listen 192.0.2.30:7620 \\
+      --server https://192.0.2.10:7600 --fingerprint 3f…9a --passphrase-file /root/passphrase")]
 pub(crate) struct MasterTargetArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -91,8 +91,8 @@ pub(crate) struct MasterTargetArgs {
 /// `landfall agent`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The instance file names this running copy of the machine. It must not lie on a protected disk: a copy
-of the disk would then take itself for the machine.
+The instance file names this running copy of the machine; where there is none it is made. It must not
+lie on a protected disk: a copy of the disk would then take itself for the machine.
 
 Example:
   landfall agent --state /var/lib/landfall/agent --instance-file /run/landfall-instance \\

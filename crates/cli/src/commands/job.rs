@@ -36,7 +36,8 @@ pub(super) async fn jobs(remote: &Remote, args: JobsArgs) -> Result<(), Failure>
     }
 }
 
-/// Follows a job that was just asked for, prints what came of it, and fails when it did not succeed.
+/// Follows a job that was just asked for, prints what came of it, and fails when it did not
+/// succeed.
 pub(super) async fn see_to_its_end(
     remote: &Remote,
     job: Result<Job, ApiError>,

@@ -80,8 +80,8 @@ pub(super) async fn divergence(remote: &Remote, args: DivergenceArgs) -> Result<
     see_to_its_end(remote, job, args.wait.no_wait).await
 }
 
-/// A job that opens a window: its end is not the end of the copy, so the machine is followed until it has left the
-/// state in which the window is open.
+/// A job that opens a window: its end is not the end of the copy, so the machine is followed until
+/// it has left the state in which the window is open.
 async fn with_its_window(
     remote: &Remote,
     job: Result<Job, ApiError>,

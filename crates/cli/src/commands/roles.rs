@@ -1,4 +1,5 @@
-//! Starts the roles: turns options into the configuration of their libraries, and signals into a clean end.
+//! Starts the roles: turns options into the configuration of their libraries, and signals into a
+//! clean end.
 
 use crate::args::{
     AgentArgs, MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,
@@ -18,7 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Bytes of records that may wait at a process server for the next hop; its warnings begin at 30 % free (RQ-PS-6).
+/// Bytes of records that may wait at a process server for the next hop; its warnings begin at 30 %
+/// free (RQ-PS-6).
 const CACHE_BYTES: u64 = 4 << 30;
 /// What is logged where `LANDFALL_LOG` does not say otherwise.
 const LOG_DEFAULT: &str = "info";
@@ -77,7 +79,8 @@ pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     Ok(run.await.map_err(anyhow::Error::new)?)
 }
 
-/// What is the same for all: the state directory, the log on standard error, a clean end at SIGTERM and SIGINT.
+/// What is the same for all: the state directory, the log on standard error, a clean end at SIGTERM
+/// and SIGINT.
 fn begin(state: &Path) -> Result<CancellationToken> {
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
     let filter =
@@ -98,7 +101,8 @@ fn begin(state: &Path) -> Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// What a role tells the configuration server when it registers. The passphrase is used at the first start only.
+/// What a role tells the configuration server when it registers. The passphrase is used at the
+/// first start only.
 fn enrolment(node: &NodeArgs, role: NodeRole) -> Result<Enrolment> {
     let passphrase = match &node.passphrase_file {
         Some(path) if !path.exists() && enrolled(&node.state) => String::new(),

@@ -96,7 +96,7 @@ fn detail(machine: &Machine) -> String {
         (
             "LSNs",
             format!(
-                "captured {} ≥ sent {} ≥ received {} ≥ durable {} ≥ folded {}",
+                "captured {}, sent {}, received {}, durable {}, folded {}",
                 marks.captured, marks.sent, marks.received, marks.durable, marks.folded
             ),
         ),
@@ -196,7 +196,7 @@ mod tests {
         let text = detail(&sample::machine());
         for part in [
             "accepts: test-failover, failover",
-            "captured 50 ≥ sent 40 ≥ received 30 ≥ durable 20 ≥ folded 10",
+            "captured 50, sent 40, received 30, durable 20, folded 10",
             "branch test-1 at LSN 17: test or divergence",
             "nbd+unix:///",
             "problem [node-failed]",

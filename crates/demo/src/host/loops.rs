@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Loop {
     /// `/dev/loopN`.
     pub(crate) device: PathBuf,
-    /// The file below it, as the kernel knows it; without its place when that was in a mount that has left the tree.
+    /// The file below it, as the kernel knows it; without its place when that was in a mount that
+    /// has left the tree.
     pub(crate) backing: PathBuf,
     /// Differs at each attachment of the same device.
     pub(crate) diskseq: String,
@@ -63,7 +64,8 @@ pub(crate) fn loops_under(dir: &Path) -> Result<Vec<Loop>> {
     Ok(found)
 }
 
-/// What `/sys/block/loopN` says; none for another kind of device, one without a file, or one that is just being detached.
+/// What `/sys/block/loopN` says; none for another kind of device, one without a file, or one that
+/// is just being detached.
 fn look(name: &Path) -> Option<Loop> {
     let dir = Path::new("/sys/block").join(name);
     let text = fs::read_to_string(dir.join("loop/backing_file")).ok()?;

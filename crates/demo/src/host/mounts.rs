@@ -40,8 +40,8 @@ pub(crate) fn unmount_lazily(point: &Path) -> Result<()> {
     shell::run("umount", &[Path::new("--lazy"), point]).map(drop)
 }
 
-/// A `mountinfo`, in the order of mounting (proc(5)): the fifth field is the mount point; after the field `-` come the
-/// file system's type and the source.
+/// A `mountinfo`, in the order of mounting (proc(5)): the fifth field is the mount point; after the
+/// field `-` come the file system's type and the source.
 fn parse(text: &str) -> Vec<Mount> {
     let mount = |line: &str| {
         let point = unescape(line.split(' ').nth(4)?);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// Environment variable that every process of a run carries, with the run's ID as its value.
 ///
-/// It is set before the process exists, so there is no moment at which a process of the demo could not be found; a
-/// PID file has one, between the start and the writing of the file.
+/// It comes with the process, so whenever the demo is killed, the next start finds every process of
+/// it. A PID file leaves a gap between the start and the writing of the file.
 pub(crate) const RUN_VARIABLE: &str = "LANDFALL_DEMO_RUN";
 
 /// A process, named so that another one with the same PID is not taken for it.
@@ -25,10 +25,12 @@ impl Process {
     }
 }
 
-/// When a process started; none when there is no such process, or only what a dead one left to its parent.
+/// When a process started; none when there is no such process, or only what a dead one left to its
+/// parent.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may itself contain both spaces and parentheses.
+    // The second field is the program's name in parentheses, and may itself contain both spaces and
+    // parentheses.
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
@@ -65,7 +67,8 @@ pub(crate) fn kill(process: Process) -> Result<()> {
     gone(process, Duration::from_secs(10))
 }
 
-/// Asks a process to end, and ends it when it does not within `patience`. True when it ended by itself.
+/// Asks a process to end, and ends it when it does not within `patience`. True when it ended by
+/// itself.
 ///
 /// # Errors
 /// As [`kill`].

@@ -13,7 +13,8 @@ pub(crate) struct Ledger {
     pub(crate) time_ns: u64,
 }
 
-/// Checks the ledger on two mounted file systems; the database is recovered as SQLite does after a power cut.
+/// Checks the ledger on two mounted file systems; the database is recovered as SQLite does after a
+/// power cut.
 ///
 /// # Errors
 /// The first thing that is wrong.

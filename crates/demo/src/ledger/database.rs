@@ -33,8 +33,9 @@ impl Database {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(mode)
-            // With less a commit is not durable when it returns: in WAL mode with NORMAL until the next checkpoint, in
-            // DELETE mode with FULL until the directory is written (a power cut brings the rollback journal back).
+            // With less a commit is not durable when it returns: in WAL mode with NORMAL until the
+            // next checkpoint, in DELETE mode with FULL until the directory is written (a power cut
+            // brings the rollback journal back).
             .synchronous(SqliteSynchronous::Extra)
             .disable_statement_logging();
         let mut connection = options.connect().await.context("open the database on disk 1")?;
@@ -84,7 +85,8 @@ impl Database {
         row.context("read the last entry")?.as_ref().map(entry_of).transpose()
     }
 
-    /// All entries: from 1 without a gap, each following the one before, in a database without a defect.
+    /// All entries: from 1 without a gap, each following the one before, in a database without a
+    /// defect.
     ///
     /// # Errors
     /// The first thing that is wrong.

@@ -58,7 +58,8 @@ impl Line {
         Self { number: entry.number, time_ns: entry.time_ns, sum: entry.sum }
     }
 
-    /// As it stands in the file: number, time, sum, 16 bytes of BLAKE3 over these 48; little-endian.
+    /// As it stands in the file: number, time, sum, 16 bytes of BLAKE3 over these 48;
+    /// little-endian.
     pub(crate) fn encode(&self) -> [u8; LINE_BYTES] {
         let mut bytes = [0; LINE_BYTES];
         bytes[..8].copy_from_slice(&self.number.to_le_bytes());

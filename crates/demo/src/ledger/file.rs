@@ -40,8 +40,8 @@ impl LineFile {
     }
 }
 
-/// All lines of the file on disk 2, in order. A last line that is shorter than a line was never acknowledged and is
-/// left out.
+/// All lines of the file on disk 2, in order. A last line that is shorter than a line was never
+/// acknowledged and is left out.
 ///
 /// # Errors
 /// On a line that was never written, or one out of order.

@@ -39,8 +39,8 @@ impl Runs {
         Self { dir }
     }
 
-    /// Begins a run of this process: the record first, so that a kill in between leaves a record without a directory
-    /// and never a directory without a record.
+    /// Begins a run of this process: the record first, so that a kill in between leaves a record
+    /// without a directory and never a directory without a record.
     ///
     /// # Errors
     /// Of the file system.

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Rounds of looking and removing: one mount or loop device stands on another, a process makes one more before it dies.
+/// Rounds of looking and removing: one mount or loop device stands on another, a process makes one
+/// more before it dies.
 const ROUNDS_MAX: u32 = 100;
 /// How long the kernel is given to let go of something before the next round.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -26,8 +27,8 @@ pub(crate) struct Swept {
 
 /// Removes everything of a run and its record; can be repeated, and killed at any moment.
 ///
-/// The order: processes first, since they hold the rest; then mounts and loop devices by turns, since one stands on the
-/// other; the directory when nothing but plain files is in it.
+/// The order: processes first, since they hold the rest; then mounts and loop devices by turns,
+/// since one stands on the other; the directory when nothing but plain files is in it.
 ///
 /// # Errors
 /// Names what can't be removed; the record then stays.
@@ -35,8 +36,8 @@ pub(crate) fn sweep(runs: &Runs, record: &Record, patience: Duration) -> Result<
     let mut sweeper = Sweeper {
         record,
         swept: Swept::default(),
-        // Before any process ends: nbdfuse takes its mount out of the tree when it is told to end, and a loop device on a
-        // file in it can't be recognized any more then.
+        // Before any process ends: nbdfuse takes its mount out of the tree when it is told to end,
+        // and a loop device on a file in it can't be recognized any more then.
         known: known_loops(record)?,
         gave_way: false,
     };
@@ -88,8 +89,8 @@ impl Sweeper<'_> {
         Ok(nothing)
     }
 
-    /// The loop devices that are still to go. One that the kernel will detach with its last user counts until mounts were
-    /// taken out of the tree: after that its user is a stranger.
+    /// The loop devices that are still to go. One that the kernel will detach with its last user
+    /// counts until mounts were taken out of the tree: after that its user is a stranger.
     fn loops(&mut self) -> Result<Vec<Loop>> {
         self.known.append(&mut known_loops(self.record)?);
         let mut loops = host::loops()?;
@@ -100,8 +101,9 @@ impl Sweeper<'_> {
         Ok(loops)
     }
 
-    /// When a round removed nothing: the kernel is slow to let go, or a stranger uses a mount. After some patience the
-    /// mount leaves the tree and ends with its last user; never before its loop devices are told to go.
+    /// When a round removed nothing: the kernel is slow to let go, or a stranger uses a mount.
+    /// After some patience the mount leaves the tree and ends with its last user; never before its
+    /// loop devices are told to go.
     fn give_way(&mut self) -> Result<()> {
         std::thread::sleep(PAUSE);
         let told = self.loops()?.iter().all(|one| self.swept.loops.contains(&one.device));

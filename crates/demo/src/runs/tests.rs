@@ -1,4 +1,5 @@
-//! Everything that a run can leave is made for real, and removed by a sweep that knows only the record.
+//! Everything that a run can leave is made for real, and removed by a sweep that knows only the
+//! record.
 
 use super::{Record, Runs};
 use crate::filesystem;
@@ -43,7 +44,8 @@ impl Leftover {
         crate::wait::until_blocking("it is listed", Duration::from_secs(5), listed).unwrap();
     }
 
-    /// A file system on a loop device, and in it a file that is a loop device with a file system again.
+    /// A file system on a loop device, and in it a file that is a loop device with a file system
+    /// again.
     fn nested_mounts(&self) {
         let mut dir = self.record.dir.clone();
         for bytes in [64 << 20, 16 << 20] {
@@ -102,7 +104,8 @@ fn processes_mounts_and_loop_devices_are_removed_whatever_they_hold() {
     };
     let mut ours = user(&leftover.record.id);
     leftover.is_listed();
-    // Somebody who looks around in a kept run: not killed, and no reason to leave anything in the tree.
+    // Somebody who looks around in a kept run: not killed, and no reason to leave anything in the
+    // tree.
     let mut foreign = user("a stranger of this test");
     let swept = sweep(&leftover.runs, &leftover.record).unwrap();
     ours.wait().unwrap();

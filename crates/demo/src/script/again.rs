@@ -35,14 +35,16 @@ pub(super) async fn protected_again(
     let found = fleet.lives();
     stage.check("no role ended by itself", found);
     let status = client.machine(MACHINE).await.map_err(told)?;
-    // Positions are dense: the newest durable one counts every record since the beginning, of both sites.
+    // Positions are dense: the newest durable one counts every record since the beginning, of both
+    // sites.
     stage.report.figures.journal_records = Some(status.watermarks.durable.get());
     stage.report.figures.entries = Some(machine.acknowledged()?.disk2);
     Ok(())
 }
 
 fn no_first_copy(stage: &mut Stage<'_>, status: &Machine) -> Result<String> {
-    // The catch-up that status shows may still be the one of the way home: that one is not of this direction.
+    // The catch-up that status shows may still be the one of the way home: that one is not of this
+    // direction.
     let ours = status.catch_up.as_ref().filter(|one| one.reason != WindowReason::Reprotect);
     let sent = ours.map_or(0, |catch_up| catch_up.progress.sent_bytes);
     stage.report.figures.protect_again_bytes = Some(sent);

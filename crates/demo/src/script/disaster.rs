@@ -15,8 +15,8 @@ use landfall_api_types::resource::Branch;
 use landfall_model::MachineState;
 use std::time::{Duration, Instant};
 
-/// Most seconds of acknowledged work that a disaster may cost here: the link is as fast as memory, the rest is
-/// group commit on a busy machine.
+/// Most seconds of acknowledged work that a disaster may cost here: the link is as fast as memory,
+/// the rest is group commit on a busy machine.
 const LOST_S_MAX: f64 = 10.0;
 
 /// The machine at the recovery site, and the disks below it.
@@ -57,7 +57,8 @@ pub(super) async fn disaster(
     settle(stage, client, &branch).await
 }
 
-/// Everything at home at once: processes by SIGKILL, file systems without a last write, disks detached.
+/// Everything at home at once: processes by SIGKILL, file systems without a last write, disks
+/// detached.
 fn strike(
     stage: &mut Stage<'_>,
     fleet: &mut Fleet,
@@ -93,7 +94,8 @@ fn lost(stage: &mut Stage<'_>, ledger: Ledger, acknowledged: Acknowledged) -> Re
     Ok(format!("entries 1..={}; lost: {entries} entries, {seconds:.2} s", ledger.disk1))
 }
 
-/// The ledger goes on, on the branch, through its mounted file systems; then that machine is shut down.
+/// The ledger goes on, on the branch, through its mounted file systems; then that machine is shut
+/// down.
 fn go_on(stage: &mut Stage<'_>, recovered: Recovered, from: Ledger, asked: Instant) -> Result<()> {
     let plan = stage.workload("first-branch");
     let mut machine = RunningMachine::start(&plan, recovered.mounts())?;
@@ -108,7 +110,8 @@ fn go_on(stage: &mut Stage<'_>, recovered: Recovered, from: Ledger, asked: Insta
     Ok(())
 }
 
-/// Another point, then latest again: each is a new branch, and the work on an abandoned one is in neither.
+/// Another point, then latest again: each is a new branch, and the work on an abandoned one is in
+/// neither.
 async fn change_points(
     stage: &mut Stage<'_>,
     client: &Client,

@@ -71,7 +71,8 @@ fn complete(ledger: ledger::Ledger, acknowledged: Acknowledged) -> Result<String
     Ok(format!("entries 1..={} on both disks, none lost", ledger.disk1))
 }
 
-/// Compares each disk, read below any file system, with the read-only view of the branch at `lsn` over NBD.
+/// Compares each disk, read below any file system, with the read-only view of the branch at `lsn`
+/// over NBD.
 async fn compare(fleet: &Fleet, disks: &HomeDisks, lsn: Lsn) -> Result<String> {
     let mut bytes = 0;
     for (index, device) in disks.devices().iter().enumerate() {

@@ -64,7 +64,8 @@ impl Fleet {
         Ok((fleet, client))
     }
 
-    /// Starts the roles at home, at first and after the disaster, and waits until all of the fleet report.
+    /// Starts the roles at home, at first and after the disaster, and waits until all of the fleet
+    /// report.
     pub(super) async fn start_home(&mut self, client: &Client) -> Result<()> {
         let since = now_ns()?;
         let ps = self.process_server(HOME_PS, "home")?;

@@ -91,7 +91,8 @@ pub(super) async fn protect(
     Ok(())
 }
 
-/// Replication is healthy, and the RPO shown is that of a machine whose markers come every few seconds (trap T-18).
+/// Replication is healthy, and the RPO shown is that of a machine whose markers come every few
+/// seconds (trap T-18).
 pub(super) async fn rpo_is_shown(stage: &mut Stage<'_>, client: &Client) -> Result<f64> {
     let limit = RPO_MARKERS_MAX * (stage.scale.marker_interval_ms as f64) / 1000.0;
     let rpo = wait::until("the RPO is that of replication", Duration::from_secs(60), || async {

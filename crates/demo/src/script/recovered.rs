@@ -15,7 +15,8 @@ pub(super) struct Recovered {
 }
 
 impl Recovered {
-    /// Attaches both disks, replays what a power cut leaves to be replayed, and mounts them if they are clean then.
+    /// Attaches both disks, replays what a power cut leaves to be replayed, and mounts them if they
+    /// are clean then.
     pub(super) fn mount(stage: &Stage<'_>, branch: &Branch) -> Result<Self> {
         let dir = stage.record.dir.join("recovery/branches").join(&branch.name);
         let mut disks = Vec::new();
@@ -52,7 +53,8 @@ impl Recovered {
     }
 }
 
-/// Replays the journals, checks that the file systems are clean then, and mounts them at `dir`/1 and `dir`/2.
+/// Replays the journals, checks that the file systems are clean then, and mounts them at `dir`/1
+/// and `dir`/2.
 pub(super) fn mount_after_power_cut(devices: &[PathBuf], dir: &Path) -> Result<Vec<Mounted>> {
     for device in devices {
         filesystem::replay_journal(device)?;

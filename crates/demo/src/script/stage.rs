@@ -68,7 +68,8 @@ impl<'a> Stage<'a> {
         passed
     }
 
-    /// Records that something was refused as it must be: with one of `codes`, a cause and a cure (promise P9).
+    /// Records that something was refused as it must be: with one of `codes`, a cause and a cure
+    /// (promise P9).
     pub(super) fn refused<T>(&mut self, what: &str, answer: Result<T, ApiError>, codes: &[&str]) {
         let found = match answer {
             Ok(_) => Err(anyhow::anyhow!("it was accepted")),

@@ -22,8 +22,8 @@ pub(super) struct NamedPoint {
 }
 
 impl NamedPoint {
-    /// The ledger at this point holds all that was acknowledged before it, and at most the one entry that was being
-    /// written beyond what was acknowledged after it.
+    /// The ledger at this point holds all that was acknowledged before it, and at most the one
+    /// entry that was being written beyond what was acknowledged after it.
     pub(super) fn fits(&self, ledger: Ledger) -> Result<String> {
         let (low, high) = (self.before.disk1, self.after.disk1 + 1);
         ensure!(
@@ -53,7 +53,8 @@ pub(super) async fn mark(
     Ok(NamedPoint { name: name.to_owned(), before, after })
 }
 
-/// Step 4: a point in the past, and positions between markers; each mounted, checked, and cleaned up.
+/// Step 4: a point in the past, and positions between markers; each mounted, checked, and cleaned
+/// up.
 pub(super) async fn test(
     stage: &mut Stage<'_>,
     client: &Client,
@@ -118,7 +119,8 @@ pub(super) async fn inspect(stage: &Stage<'_>, branch: &Branch) -> Result<Ledger
     ledger
 }
 
-/// A position that no marker stands at: by seed, between two neighboring markers of a stretch without a window.
+/// A position that no marker stands at: by seed, between two neighboring markers of a stretch
+/// without a window.
 async fn between_markers(stage: &mut Stage<'_>, client: &Client) -> Result<Lsn> {
     let points = client.points(MACHINE).await.map_err(told)?;
     let pairs = pairs(&points);

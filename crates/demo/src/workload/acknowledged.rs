@@ -34,8 +34,8 @@ impl Acknowledged {
     }
 }
 
-/// The file that [`Acknowledged::read`] reads. It outlives the process, not the computer: what was written to it is
-/// there after SIGKILL, and that is all that is asked of it.
+/// The file that [`Acknowledged::read`] reads. It outlives the process, not the computer: what was
+/// written to it is there after SIGKILL, and that is all that is asked of it.
 #[derive(Debug)]
 pub(crate) struct AcknowledgedFile {
     file: File,

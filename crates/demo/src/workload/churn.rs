@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// Names of files beside the ledger, per disk; so what they hold stays below this times [`FILE_BYTES_MAX`].
+/// Names of files beside the ledger, per disk; so what they hold stays below this times
+/// [`FILE_BYTES_MAX`].
 const FILES_MAX: u64 = 24;
 /// Longest of these files.
 const FILE_BYTES_MAX: u64 = 128 * 1024;
 
-/// Other files beside the ledger, so that the disks see more than two files growing: creations, renames,
-/// overwrites in place, deletions; some synced, most not.
+/// Other files beside the ledger, so that the disks see more than two files growing: creations,
+/// renames, overwrites in place, deletions; some synced, most not.
 #[derive(Debug)]
 pub(super) struct Churn {
     roots: [PathBuf; 2],

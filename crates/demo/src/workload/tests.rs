@@ -87,8 +87,8 @@ impl Drop for Disks {
     }
 }
 
-/// A promise of the workload, without which every check of a recovery would be empty: what it acknowledged is there after
-/// its file systems stopped dead.
+/// A promise of the workload, without which every check of a recovery would be empty: what it
+/// acknowledged is there after its file systems stopped dead.
 #[tokio::test]
 async fn what_it_acknowledged_is_there_after_a_power_cut() {
     if !landfall_testkit::require(&["root", "loop", "e2fsprogs"]) {
