@@ -1,4 +1,5 @@
 //! The demo as a test of the whole product: real processes, real disks, eBPF, SIGKILL.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on should stop there and then")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
