@@ -91,8 +91,8 @@ pub(crate) struct MasterTargetArgs {
 /// `landfall agent`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The instance file names this running copy of the machine; where there is none it is made. It must not
-lie on a protected disk: a copy of the disk would then take itself for the machine.
+The instance file names this running copy of the machine; where there is none it is made. It must
+not lie on a protected disk: a copy of the disk would then take itself for the machine.
 
 Example:
   landfall agent --state /var/lib/landfall/agent --instance-file /run/landfall-instance \\
