@@ -13,7 +13,7 @@
 //! * Standard output has the result and nothing else; with `--output json` one JSON value.
 //! * What is refused says code, cause and cure (promise P9), and the exit status its class.
 //!
-//! Start with [`args`] for what there is, and `commands` for what it does.
+//! Start with `args` for what there is, and `commands` for what it does.
 
 mod args;
 mod commands;

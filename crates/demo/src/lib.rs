@@ -6,13 +6,13 @@
 //! Landfall's: the kernel's ext4, e2fsck, SQLite.
 //!
 //! # Invariants
-//! * Whatever the demo makes can be found again without the demo's memory (see [`host`] and
-//!   [`runs`]): a second start removes what a killed one left.
+//! * Whatever the demo makes can be found again without the demo's memory (see `host` and
+//!   `runs`): a second start removes what a killed one left.
 //! * No step waits for a while; each waits for a condition, with a deadline.
 //! * A check that fails makes the exit status differ from 0, whatever comes after it.
 //!
 //! # Where to start
-//! [`script`] has the eight steps; [`ledger`] says what is written and why its check is sharp.
+//! `script` has the eight steps; `ledger` says what is written and why its check is sharp.
 
 mod dice;
 mod filesystem;
