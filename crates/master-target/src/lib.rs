@@ -11,7 +11,7 @@
 //! * What replicas, branches and exports are is durable on the retention volume, and is served
 //!   again at a restart without the configuration server.
 //! * Disk I/O never runs on the reactor: every call into a replica goes through
-//!   [`blocking`](mod@blocking).
+//!   `blocking`.
 //! * A session that was superseded can't append: its token is looked at under the same lock as the
 //!   append.
 //! * Catch-up towards home appends content that is read under the branch's append lock (trap T-2).
