@@ -77,7 +77,7 @@ codes! {
     /// The disks at home do not fit (number, size, sectors: trap T-9).
     DISK_MISMATCH = "disk-mismatch", 422, Permanent, "give disks of at least the same size and the same sector size";
     /// The capture can't work on this machine.
-    CAPTURE_UNAVAILABLE = "capture-unavailable", 422, Permanent, "`landfall agent doctor` says what the kernel lacks";
+    CAPTURE_UNAVAILABLE = "capture-unavailable", 422, Permanent, "run the agent as root on x86-64 Linux 5.17 or newer with BTF; the cause names what is lacking";
     /// The retention volume is unfit (RQ-RV-1).
     RETENTION_UNFIT = "retention-unfit", 422, Permanent, "give a volume of its own that is not FAT and has room";
     /// No space left on the retention volume.
