@@ -1,19 +1,28 @@
-/// The seed of a random test: `SEED` from the environment, else a fresh one; printed first, so that
-/// a failure can be repeated.
+/// The seed of a random test, printed first so that a failure can be repeated: `SEED` from the
+/// environment; in CI (`CI` is set) a fixed one for each test, so that a change is judged by what
+/// it changes; else a fresh one.
 ///
 /// # Panics
 /// When `SEED` is not a number.
 #[must_use]
 pub fn seed(test: &str) -> u64 {
-    let seed = std::env::var("SEED").map_or_else(
-        |_| {
+    let seed = match std::env::var("SEED") {
+        Ok(text) => text.parse().expect("SEED is a number"),
+        Err(_) if std::env::var_os("CI").is_some() => fixed(test),
+        Err(_) => {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(1, |elapsed| elapsed.subsec_nanos().into())
-        },
-        |text| text.parse().expect("SEED is a number"),
-    );
+        }
+    };
     eprintln!("{test}: SEED={seed}");
     seed
+}
+
+/// FNV-1a of the test's name: the same on every machine and toolchain.
+fn fixed(test: &str) -> u64 {
+    test.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A small deterministic generator (SplitMix64: Steele, Lea, Flood 2014) for tests: same seed, same

@@ -40,6 +40,10 @@ pub(crate) fn request(command: u16, flags: u16, cookie: u64, offset: u64, length
 
 fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..rng.below(5) {
+        // One byte cut down to and then removed leaves nothing to change.
+        if bytes.is_empty() {
+            return;
+        }
         let at = rng.below(bytes.len() as u64) as usize;
         match rng.below(4) {
             0 => bytes[at] = rng.next_u64() as u8,
