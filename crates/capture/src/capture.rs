@@ -5,7 +5,7 @@ use crate::layout::{self, control, counters};
 use crate::program::Program;
 use crate::record::{Captured, Loss};
 use crate::ring::{Found, Reader};
-use crate::{CaptureError, LostReason, self_test};
+use crate::{CaptureError, LostReason, Mode, Origin, self_test};
 use landfall_types::{DiskIndex, Incarnation};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,13 @@ pub struct Options {
     pub stuck_after: Duration,
     /// How long a first [`Capture::barrier`] waits for a moment without any write in flight.
     pub settle_max: Duration,
+    /// Directory in a bpffs where programs and maps are pinned, so that capture outlives this
+    /// process; `None`: it ends with it. One for each installation, for example
+    /// `/sys/fs/bpf/landfall/ID`.
+    pub pin: Option<PathBuf>,
+    /// What the bitmaps are relative to: any number that names the replica. A pinned capture of
+    /// another owner is replaced, and its bitmaps are not used.
+    pub owner: u128,
     /// Added to the address of the kernel's direct map. Only tests use other values than 0: it
     /// makes the self-test fail.
     pub page_offset_error: u64,
@@ -44,6 +51,8 @@ impl Default for Options {
             ring_bytes: 64 << 20,
             stuck_after: Duration::from_secs(5),
             settle_max: Duration::from_secs(2),
+            pin: None,
+            owner: 0,
             page_offset_error: 0,
         }
     }
@@ -99,6 +108,8 @@ struct Reading {
     released: u64,
     /// A loss that the loader itself found.
     loss: Option<Loss>,
+    /// The loss was handed out by [`Capture::take_loss`].
+    loss_taken: bool,
 }
 
 impl Capture {
@@ -134,10 +145,60 @@ impl Capture {
             }
         }
         let reader = Reader::new(ring, segments, key, options.stuck_after);
-        let reading = Mutex::new(Reading { reader, released: 0, loss: None });
+        let reading = Mutex::new(Reading { reader, released: 0, loss: None, loss_taken: false });
         let armed = Mutex::new(Armed::No);
         let incarnation = Incarnation::new(key);
         Ok(Self { program, disks, options, armed, incarnation, reading })
+    }
+
+    /// Where this capture comes from.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        Origin::Fresh
+    }
+
+    /// What is captured of one disk now.
+    ///
+    /// # Panics
+    /// When `disk` is no target.
+    #[must_use]
+    pub fn mode(&self, disk: DiskIndex) -> Mode {
+        let _target = self.slot(disk);
+        match self.state() {
+            State::Data => Mode::Data,
+            State::Lost(loss) => Mode::Bitmap(loss.reason),
+        }
+    }
+
+    /// A loss whose position the reader has reached: once for each, and [`Capture::drain`] goes on
+    /// behind it only afterwards. The caller opens a window at this place of its log.
+    #[must_use]
+    pub fn take_loss(&self) -> Option<Loss> {
+        let mut reading = self.reading();
+        let loss = self.loss(&reading)?;
+        if reading.loss_taken || reading.reader.position() < loss.at {
+            return None;
+        }
+        reading.loss_taken = true;
+        Some(loss)
+    }
+
+    /// The ring's position up to which it was released.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.reading().released
+    }
+
+    /// Goes on reading at `position`: where the receiver says that it has everything before.
+    ///
+    /// # Errors
+    /// [`CaptureError::Position`] when the ring does not hold it any more, or never has.
+    pub fn seek(&self, position: u64) -> Result<(), CaptureError> {
+        let (tail, head) = (self.tail(), self.head());
+        if position == self.drained() {
+            return Ok(());
+        }
+        Err(CaptureError::Position { position, tail, head })
     }
 
     /// Names this load; a new one always begins with a catch-up (trap T-1).
@@ -299,7 +360,7 @@ impl Capture {
         }
     }
 
-    fn slot(&self, disk: DiskIndex) -> usize {
+    pub(crate) fn slot(&self, disk: DiskIndex) -> usize {
         self.disks.iter().position(|(index, _)| *index == disk).expect("the disk is a target")
     }
 

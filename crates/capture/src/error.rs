@@ -23,6 +23,20 @@ pub enum LostReason {
     Stuck,
     /// The ring's content is not what the program writes.
     Malformed,
+    /// The kernel offers no capture of bytes, or bytes can't be trusted: the self-test failed.
+    NoData,
+    /// Asked for: a limit of the administrator's, or an order.
+    Asked,
+    /// A command was sent past the block layer (`SG_IO`, NVMe pass-through).
+    PassThrough,
+    /// A write lies beyond the bitmap: the disk has grown (trap T-9).
+    Grown,
+    /// The ranges are not known.
+    Unmarked,
+    /// The disk encrypts while it writes: the bytes captured are not those that it holds.
+    InlineEncryption,
+    /// Writes did not end, or their end was not seen.
+    LostCompletion,
 }
 
 impl LostReason {
@@ -39,6 +53,13 @@ impl LostReason {
             Self::Contended => "ring-contended",
             Self::Stuck => "record-stuck",
             Self::Malformed => "ring-malformed",
+            Self::NoData => "no-data-mode",
+            Self::Asked => "asked",
+            Self::PassThrough => "pass-through",
+            Self::Grown => "disk-grown",
+            Self::Unmarked => "ranges-unknown",
+            Self::InlineEncryption => "inline-encryption",
+            Self::LostCompletion => "completion-lost",
         }
     }
 }
@@ -140,6 +161,16 @@ pub enum CaptureError {
     /// Data mode has ended.
     #[error("capture has ended: {}", .0.code())]
     Lost(LostReason),
+    /// A position that the ring does not hold.
+    #[error("the ring holds positions {tail} to {head}, not {position}")]
+    Position {
+        /// The one asked for.
+        position: u64,
+        /// Its first.
+        tail: u64,
+        /// Its end.
+        head: u64,
+    },
     /// The disk vanished or was replaced (trap T-8).
     #[error("disk {0} is not the one that capture began with")]
     DiskReplaced(DiskIndex),
@@ -154,6 +185,7 @@ impl CaptureError {
             | Self::Disk { .. }
             | Self::Targets(_)
             | Self::SelfTest(_)
+            | Self::Position { .. }
             | Self::DiskReplaced(_) => Class::Permanent,
             Self::Inspect { .. }
             | Self::Program { .. }
