@@ -25,26 +25,28 @@
 //!
 //! # How an agent uses it
 //! ```text
-//!   Capture::start(targets, options)      options.pin: where it survives the agent's death
-//!     origin()  Fresh     no disk has a baseline: first copy or comparison, then set_baseline()
-//!               Resumed   receiver's incarnation is incarnation(), and tail() ≤ its ring position
-//!                         ≤ head(): seek() there and go on, no catch-up. Else as Replaced.
-//!               Replaced  collect() each disk that has_baseline(), copy what is dirty; compare others
+//!   Capture::start(targets, options)   options.pin: where it survives the agent's death
+//!     origin()
+//!       Fresh     no disk has a baseline: first copy or comparison, then set_baseline()
+//!       Resumed   receiver's incarnation is incarnation(), and tail() ≤ its ring position ≤ head():
+//!                 seek() there and go on, without a catch-up. Else as Replaced.
+//!       Replaced  disks with has_baseline(): collect(), copy what is dirty; compare the others
 //!
 //!   pump, again and again:
-//!     drain() ──► into the log          stops before the position of a loss that was not taken
-//!     take_loss() ──► Some(loss): open a window for loss.disk here (None: every disk)
-//!     release(position)                 frees the ring; what was not durable by then is found by its
-//!                                       dirty bits if the agent dies
-//!     durable(position)                 the *target* has every record before it: older dirty bits go
+//!     drain()            into the log; stops before the position of a loss that was not taken
+//!     take_loss()        Some(loss): open a window for loss.disk here (None: every disk)
+//!     release(position)  frees the ring; what was not durable by then is found by its dirty bits
+//!                        if the agent dies
+//!     durable(position)  the *target* has every record before it: older dirty bits go
 //!
-//!   catch-up of a disk in bitmap mode, its window open (capture.md section 1, "back to data mode"):
-//!     1 drain up to head()   2 return_to_data(disk, max)   mode data, writes in flight have ended
-//!     3 collect(disk, max)   live bits move into the pending bits, and are handed out
-//!     4 read these ranges with O_DIRECT; drain up to head() as of then; append what is still pending
-//!     5 close the window; when that is durable at the target: settled(disk, ranges), set_baseline()
-//!     A loss in between starts again at 1: nothing is forgotten, pending bits stay until `settled`.
-//!   a pass in bitmap mode is the same without 2, and closes into no recovery point (trap T-5).
+//!   catch-up of a disk in bitmap mode, its window open ("back to data mode", decision 0015):
+//!     1 drain up to head()
+//!     2 return_to_data(disk, max)   mode data; writes in flight have ended
+//!     3 collect(disk, max)          live bits move into the pending bits, and are handed out
+//!     4 read these ranges with O_DIRECT; drain up to head() as of then; append what is pending
+//!     5 close the window; when that is durable at the target: settled(disk, ranges)
+//!     A loss in between starts again at 1: nothing is forgotten, bits are pending until `settled`.
+//!   A pass in bitmap mode is the same without 2, and closes into no recovery point (trap T-5).
 //! ```
 //!
 //! # Where to start
@@ -52,8 +54,8 @@
 //!
 //! # Deliberately absent
 //! A bitmap beneath data mode and programs that outlive the agent: [`Options::pin`] is not used yet,
-//! every origin is `Fresh` and every disk dirty as a whole, which is slow and never wrong. Every loss is
-//! answered by a new load, which is a new incarnation, and a catch-up of the whole disks in compare
+//! every origin is `Fresh` and every disk dirty as a whole, which is slow and never wrong. Every
+//! loss is answered by a new load, which is a new incarnation, and a catch-up of the whole disks in compare
 //! mode. Two writes of the same place that are in flight at once (trap T-22) are not detected yet.
 
 mod barrier;
