@@ -28,7 +28,7 @@
 //!   Capture::start(targets, options)   options.pin: where it survives the agent's death
 //!     origin()
 //!       Fresh     no disk has a baseline: first copy or comparison, then set_baseline()
-//!       Resumed   receiver's incarnation is incarnation(), and tail() ≤ its ring position ≤ head():
+//!       Resumed   the receiver names incarnation(), and tail() ≤ its ring position ≤ head():
 //!                 seek() there and go on, without a catch-up. Else as Replaced.
 //!       Replaced  disks with has_baseline(): collect(), copy what is dirty; compare the others
 //!
@@ -53,10 +53,11 @@
 //! [`Capture`], then `bpf/capture.bpf.c`, then [`disk`] for what can't be captured.
 //!
 //! # Deliberately absent
-//! A bitmap beneath data mode and programs that outlive the agent: [`Options::pin`] is not used yet,
-//! every origin is `Fresh` and every disk dirty as a whole, which is slow and never wrong. Every
-//! loss is answered by a new load, which is a new incarnation, and a catch-up of the whole disks in compare
-//! mode. Two writes of the same place that are in flight at once (trap T-22) are not detected yet.
+//! A bitmap beneath data mode and programs that outlive the agent: [`Options::pin`] is not used
+//! yet, every origin is `Fresh` and every disk dirty as a whole, which is slow and never wrong.
+//! Every loss is answered by a new load, which is a new incarnation, and a catch-up of the whole
+//! disks in compare mode. Two writes of the same place that are in flight at once (trap T-22) are
+//! not detected yet.
 
 mod barrier;
 mod bitmap;
