@@ -5,7 +5,7 @@ use crate::blocking::blocking;
 use crate::reverse::Reverse;
 use landfall_repl::Refusal;
 use landfall_types::Lsn;
-use landfall_volume::{DivergenceStatus, Replica, Retention};
+use landfall_volume::{DivergenceStatus, Replica};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -35,7 +35,6 @@ pub(crate) struct Hosted {
     pub(crate) image_durable: tokio::sync::Mutex<u64>,
     /// The branch's log is sent home.
     pub(crate) reverse: tokio::sync::Mutex<Option<Arc<Reverse>>>,
-    pub(crate) retention: Mutex<Retention>,
     /// Divergence never changes once it is entered: looked at once.
     divergence: Mutex<HashMap<String, DivergenceStatus>>,
 }
@@ -54,7 +53,6 @@ impl Hosted {
             image_order: tokio::sync::Mutex::new(0),
             image_durable: tokio::sync::Mutex::new(0),
             reverse: tokio::sync::Mutex::new(None),
-            retention: Mutex::new(Retention::new()),
             divergence: Mutex::new(HashMap::new()),
         }
     }

@@ -2,10 +2,9 @@
 //! expired records are folded, what could not be opened is tried again.
 
 use crate::errors;
-use crate::hosted::{Hosted, lock};
+use crate::hosted::Hosted;
 use crate::target::Target;
-use landfall_types::Lsn;
-use landfall_volume::{FoldError, ImageOwner, OLD_DISKS, Replica, StorageError};
+use landfall_volume::{Due, DueCause, FoldError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -36,14 +35,17 @@ pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
 }
 
 async fn fold(hosted: &Arc<Hosted>, now_ms: u64) {
-    let held = Arc::clone(hosted);
-    let folded = hosted.with(move |replica| match due(&held, replica, now_ms)? {
-        Some(to) => replica.fold(to).map(|bytes| Some((to, bytes))),
-        None => Ok(None),
+    let folded = hosted.with(move |replica| {
+        let Some(due) = replica.retain(now_ms, 0)? else { return Ok(None) };
+        let bytes = replica.fold(due.to)?;
+        if let DueCause::Room(cause) = due.cause {
+            replica.note_shortened(cause)?;
+        }
+        Ok(Some((due, bytes)))
     });
     match folded.await {
-        Ok(Some((to, bytes))) => {
-            tracing::info!(replica = %hosted.replica.id(), %to, bytes, "image folded");
+        Ok(Some((Due { to, cause }, bytes))) => {
+            tracing::info!(replica = %hosted.replica.id(), %to, ?cause, bytes, "image folded");
         }
         Ok(None) => {}
         // Something was pinned, or the role changed, between the look and the fold: the next look
@@ -56,26 +58,4 @@ async fn fold(hosted: &Arc<Hosted>, now_ms: u64) {
             tracing::error!(%replica, error, "the image can't be folded");
         }
     }
-}
-
-/// Where the image should go now.
-fn due(hosted: &Hosted, replica: &Replica, now_ms: u64) -> Result<Option<Lsn>, StorageError> {
-    if let Some(cut_off) = replica.fold_pending()? {
-        // A release that was cut off is gone on with by its order, with its undo.
-        return Ok(replica.fold_limit(cut_off)?.filter(|to| *to == cut_off));
-    }
-    let status = replica.status()?;
-    let expired = {
-        let mut retention = lock(&hosted.retention);
-        retention.sample(now_ms, status.durable.lsn);
-        retention.expired(now_ms, status.retention_s.saturating_mul(1_000))
-    };
-    // Home's disks are touched by the release alone, which keeps the undo (traps T-13, T-15).
-    let home = status.disks.iter().any(|disk| disk.owner == ImageOwner::Foreign)
-        && status.divergence.iter().any(|entry| entry.name == OLD_DISKS);
-    if home {
-        return Ok(None);
-    }
-    let wanted = expired.unwrap_or(Lsn::ZERO).max(status.points_from);
-    replica.fold_limit(wanted)
 }

@@ -24,6 +24,7 @@ pub mod lineage;
 mod lsn;
 mod range;
 pub mod record;
+pub mod retention;
 mod time;
 mod windows;
 
@@ -40,5 +41,6 @@ pub use lineage::{Lineage, LineageEntry, LineageError};
 pub use lsn::Lsn;
 pub use range::ByteRange;
 pub use record::{HEADER_BYTES, PAYLOAD_BYTES_MAX, Record, RecordError, RecordHeader, RecordKind};
+pub use retention::{PolicyError, RetentionPolicy, ThinningTier};
 pub use time::UnixNanos;
 pub use windows::{WINDOWS_OPEN_MAX, Windows, WindowsError};

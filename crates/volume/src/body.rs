@@ -1,9 +1,10 @@
 //! What a replica knows durably beside its logs and images: the body of its superblock.
 
+use crate::timeline::Point;
 use crate::tree::LogNode;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, InstanceId, Lineage, LogId, Lsn,
-    MachineId, ReplicaId, WindowId,
+    MachineId, Marker, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -115,6 +116,55 @@ pub struct ImageCopy {
     pub durable_bytes: Vec<(DiskIndex, u64)>,
 }
 
+/// The marker on which the image stands: its record may be gone, and with it the time of the oldest
+/// point, perhaps of the only one (trap T-18).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FoldedMarker {
+    /// Where: counts only while the image stands there.
+    pub(crate) lsn: Lsn,
+    pub(crate) kind: MarkerKind,
+    pub(crate) time_unix_ns: u64,
+    pub(crate) name: Option<String>,
+    pub(crate) group: Option<[u8; 16]>,
+}
+
+impl From<FoldedMarker> for Point {
+    fn from(folded: FoldedMarker) -> Self {
+        let FoldedMarker { lsn, kind, time_unix_ns, name, group } = folded;
+        Self { lsn, marker: Marker { kind, time_unix_ns, name, group } }
+    }
+}
+
+impl From<Point> for FoldedMarker {
+    fn from(point: Point) -> Self {
+        let Point { lsn, marker: Marker { kind, time_unix_ns, name, group } } = point;
+        Self { lsn, kind, time_unix_ns, name, group }
+    }
+}
+
+/// A point that someone wants kept: as long as it can be chosen it stays listed, and one that is
+/// pinned does not expire.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PointNote {
+    /// The log that it was put on.
+    pub log: LogId,
+    /// Where: a marker.
+    pub lsn: Lsn,
+    /// A name given afterwards.
+    pub name: Option<String>,
+    /// The image does not pass it.
+    pub pin: Option<Pin>,
+}
+
+/// Why a point is pinned, and how long.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pin {
+    /// Who asked for it.
+    pub by: String,
+    /// Milliseconds of the replica's clock of running time; none: until it is unpinned.
+    pub until_ms: Option<u64>,
+}
+
 /// Where a fold with undo stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -175,6 +225,8 @@ pub(crate) struct Body {
     pub(crate) base: BaseContent,
     /// The image holds exactly the records up to here …
     pub(crate) folded: Lsn,
+    /// The marker there, if there is one.
+    pub(crate) folded_marker: Option<FoldedMarker>,
     /// … or, while a fold runs, some of those up to here: nothing before it can be shown any more.
     pub(crate) fold_through: Option<Lsn>,
     /// Positions before it can't be chosen any more: the fork of the last commit (design section
@@ -187,8 +239,9 @@ pub(crate) struct Body {
     pub(crate) image_copy: Option<ImageCopy>,
     pub(crate) undo: Option<UndoEntry>,
     pub(crate) demoted: Option<Demoted>,
-    /// Seconds.
-    pub(crate) retention_s: u64,
+    pub(crate) retention: RetentionPolicy,
+    /// Pinned and named points.
+    pub(crate) notes: Vec<PointNote>,
 }
 
 impl Body {
@@ -206,6 +259,12 @@ impl Body {
     /// The first position that can still be shown.
     pub(crate) fn horizon(&self) -> Lsn {
         self.fold_through.map_or(self.folded, |through| through.max(self.folded))
+    }
+
+    /// The marker on which the image stands.
+    pub(crate) fn folded_point(&self) -> Option<Point> {
+        let marker = self.folded_marker.clone();
+        marker.filter(|marker| marker.lsn == self.folded).map(Point::from)
     }
 
     /// A disk by its index.

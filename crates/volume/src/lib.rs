@@ -46,16 +46,17 @@ mod tree;
 mod vault;
 
 pub use body::{
-    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role,
+    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, Pin, PointNote,
+    ReplicaDisk, Role,
 };
 pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, StorageError};
 pub use images::{FsImages, Images};
 pub use line::{AppliedLog, BranchLog, Newest};
 pub use replica::{
-    Branch, BranchStatus, Choices, DivergenceStatus, Estimate, FoldProgress, Frame, ImagePiece,
-    NewAuthority, NewTestBranch, OLD_DISKS, OldContent, Released, Replica, ReplicaConfig,
-    ReplicaStatus, Standing, View, branch_incarnation,
+    Branch, BranchStatus, Choices, DivergenceStatus, Due, DueCause, Estimate, FoldProgress, Frame,
+    Hold, HoldKind, ImagePiece, NewAuthority, NewTestBranch, OLD_DISKS, OldContent, PointsStatus,
+    Released, Replica, ReplicaConfig, ReplicaStatus, Standing, View, branch_incarnation,
 };
-pub use retention::Retention;
+pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};
 pub use vault::Vault;

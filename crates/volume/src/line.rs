@@ -6,7 +6,7 @@ use crate::medium::{DiskMaps, Medium, Slot};
 use crate::sync::{lock, read, write};
 use crate::timeline::Timeline;
 use landfall_journal::{Log, Position, Stamp};
-use landfall_types::{Control, Lsn, Record, RecordKind};
+use landfall_types::{Control, HEADER_BYTES, Lsn, Record, RecordKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
@@ -23,6 +23,8 @@ pub(crate) struct Line {
     /// The last record that map and timeline know. Another caller's flush can make records durable
     /// before they are followed: a window among them would not be seen yet (trap T-4).
     followed: AtomicU64,
+    /// Bytes of records that were appended since the process began.
+    appended: AtomicU64,
 }
 
 impl Line {
@@ -30,6 +32,7 @@ impl Line {
         let followed = AtomicU64::new(log.tail().lsn.get());
         Self {
             followed,
+            appended: AtomicU64::new(0),
             log,
             slot,
             append: Mutex::new(()),
@@ -42,6 +45,11 @@ impl Line {
     /// To be asked before the timeline is, never after.
     pub(crate) fn settled(&self) -> Lsn {
         self.log.durable().lsn.min(Lsn::new(self.followed.load(Ordering::Acquire)))
+    }
+
+    /// Bytes of records that were appended since the process began.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 
     /// Does something with the timeline.
@@ -62,6 +70,8 @@ impl Line {
     /// Appends what was checked, and follows it. The append lock is held.
     fn append_locked(&self, stamp: Stamp, records: &[Record]) -> Result<(), StorageError> {
         self.log.append(stamp, records)?;
+        let bytes = |record: &Record| (HEADER_BYTES + record.payload.len()) as u64;
+        self.appended.fetch_add(records.iter().map(bytes).sum(), Ordering::Relaxed);
         let mut maps = write(&self.maps);
         for record in records {
             maps.insert(self.slot, &record.header)?;

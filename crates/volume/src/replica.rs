@@ -5,8 +5,10 @@ mod compare;
 mod first_copy;
 mod fold;
 mod ingest;
+mod points;
 mod promote;
 mod release;
+mod retain;
 mod status;
 mod undo;
 mod views;
@@ -16,9 +18,11 @@ pub use compare::Estimate;
 pub use first_copy::ImagePiece;
 pub use fold::FoldProgress;
 pub use ingest::{Frame, Standing};
+pub use points::{Hold, HoldKind};
 pub use promote::NewAuthority;
 pub use release::Released;
-pub use status::{BranchStatus, DivergenceStatus, ReplicaStatus};
+pub use retain::{Due, DueCause};
+pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 
 use crate::body::{BaseContent, Body, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role};
@@ -26,6 +30,7 @@ use crate::error::StorageError;
 use crate::images::Images;
 use crate::line::{AppliedLog, BranchLog, Line};
 use crate::medium::{DiskMaps, Medium, Slot};
+use crate::replica::retain::Keeper;
 use crate::store::{Found, Store};
 use crate::sync::{lock, read, write};
 use crate::timeline::Timeline;
@@ -34,6 +39,7 @@ use landfall_blockdev::Dir;
 use landfall_journal::{Log, LogConfig, Stamp};
 use landfall_types::{
     BranchId, Chain, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId, ReplicaId,
+    RetentionPolicy,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -73,8 +79,8 @@ pub struct ReplicaConfig {
     pub base_chain: Chain,
     /// Whether what foreign images hold must be discarded by name before they are written.
     pub old_content: OldContent,
-    /// Seconds of retention.
-    pub retention_s: u64,
+    /// How long what is kept.
+    pub retention: RetentionPolicy,
     /// Size of a log's segments in bytes.
     pub segment_bytes: u64,
 }
@@ -99,8 +105,8 @@ pub(crate) struct Receiving {
 /// A replica. All methods may be called from any thread, and block while they do I/O.
 ///
 /// Locks are taken in the order `folding`, `receiving`, the medium's `trims`, `core`, a branch's
-/// writer, a log's append lock, then any other. A lock that is held for reading is not taken for
-/// reading again: a waiting writer comes first.
+/// writer, a log's append lock, `keeper`, then any other. A lock that is held for reading is not
+/// taken for reading again: a waiting writer comes first.
 #[derive(Debug)]
 pub struct Replica {
     id: ReplicaId,
@@ -121,6 +127,8 @@ pub struct Replica {
     trim_limit: Mutex<Lsn>,
     /// A fold that runs.
     fold_progress: Mutex<Option<FoldProgress>>,
+    /// Which markers are listed, and since when.
+    keeper: Mutex<Keeper>,
 }
 
 impl Replica {
@@ -204,6 +212,7 @@ impl Replica {
             }
         }
         let current = Arc::new(core.line(&body, body.log)?);
+        let keeper = Keeper::open(&*dir, body.log);
         let replica = Self {
             id: body.replica,
             dir,
@@ -219,6 +228,7 @@ impl Replica {
             image_received: Mutex::new(body.image_copy.clone()),
             trim_limit: Mutex::new(Lsn::MAX),
             fold_progress: Mutex::new(None),
+            keeper: Mutex::new(keeper),
         };
         replica.take_up_role(&body)?;
         Ok(replica)
@@ -313,7 +323,7 @@ impl Core {
             tree::levels(&body.logs, log, at, body.folded).ok_or(StorageError::LogMissing)?;
         let mut maps = DiskMaps::new(body.disks.iter().map(|disk| (disk.index, disk.geometry)));
         let mut timeline = match body.base {
-            BaseContent::Exact => Timeline::exact(body.folded),
+            BaseContent::Exact => Timeline::exact(body.folded).with_first(body.folded_point()),
             BaseContent::Unknown => {
                 Timeline::unknown(&body.disks.iter().map(|disk| disk.index).collect::<Vec<_>>())
             }
@@ -377,6 +387,7 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         disks: config.disks,
         base: BaseContent::Unknown,
         folded: config.base,
+        folded_marker: None,
         fold_through: None,
         points_from: config.base,
         branches: vec![],
@@ -385,7 +396,8 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         image_copy: None,
         undo: None,
         demoted: None,
-        retention_s: config.retention_s,
+        retention: config.retention,
+        notes: vec![],
     }
 }
 

@@ -57,6 +57,12 @@ impl Timeline {
         }
     }
 
+    /// With the marker at its beginning, whose record is not there to be followed.
+    pub(crate) fn with_first(mut self, marker: Option<Point>) -> Self {
+        self.markers.extend(marker);
+        self
+    }
+
     /// Begins with disks of unknown content: no position is a recovery point before an exact window
     /// over all of them, opened later, has closed (traps T-5, T-15). That is what a window that
     /// closed inexactly leaves behind.
@@ -77,11 +83,12 @@ impl Timeline {
         Self { windows, stretches: vec![], markers: vec![], geometry: vec![] }
     }
 
-    /// Begins where another forks, at a recovery point: with the sizes that its records say up to
-    /// there (trap T-9).
+    /// Begins where another forks, at a recovery point: with its marker there, and the sizes that
+    /// its records say up to there (trap T-9).
     pub(crate) fn fork(&self, at: Lsn) -> Self {
         let known = self.geometry.iter().filter(|(lsn, _, _)| *lsn <= at);
-        Self { geometry: known.copied().collect(), ..Self::exact(at) }
+        let geometry = known.copied().collect();
+        Self { geometry, ..Self::exact(at).with_first(self.points(at, at).pop()) }
     }
 
     /// Follows one control record. Nothing is changed after an error.
@@ -152,17 +159,18 @@ impl Timeline {
         self.geometry.iter().rev().find(says).map(|entry| entry.2)
     }
 
-    /// Which position a choice means, within `from ..= through`.
+    /// Which position a choice means, within `from ..= through`. Times and names are looked up
+    /// among the `points` that are listed, oldest first.
     pub(crate) fn resolve(
         &self,
         choice: &PointSelector,
         from: Lsn,
         through: Lsn,
+        points: &[Point],
     ) -> Result<Lsn, PointError> {
         let Some(newest) = self.newest_legal(from, through) else {
             return Err(PointError::NoneYet);
         };
-        let points = self.points(from, through);
         match choice {
             PointSelector::Newest => Ok(newest),
             PointSelector::Lsn(lsn) if *lsn < from || *lsn > through => {
@@ -179,8 +187,8 @@ impl Timeline {
                     .unwrap_or(Err(PointError::NoMarkerBefore { time: *time }))
             }
             PointSelector::Name(name) => {
-                let named = points.into_iter().filter(|p| p.marker.name.as_ref() == Some(name));
-                one_of(named)
+                let named = points.iter().filter(|p| p.marker.name.as_ref() == Some(name));
+                one_of(named.cloned())
                     .unwrap_or_else(|| Err(PointError::NoMarkerNamed { name: name.clone() }))
             }
         }
@@ -228,6 +236,9 @@ mod tests {
         }
         timeline
     }
+    fn resolve(timeline: &Timeline, choice: &PointSelector) -> Result<Lsn, PointError> {
+        timeline.resolve(choice, lsn(0), lsn(100), &timeline.points(lsn(0), lsn(100)))
+    }
     fn ranges(timeline: &Timeline) -> Vec<(u64, u64)> {
         let ranges = timeline.legal_ranges(lsn(0), lsn(100));
         ranges.into_iter().map(|(first, last)| (first.get(), last.get())).collect()
@@ -250,7 +261,7 @@ mod tests {
         assert_eq!(ranges(&timeline), [(0, 9), (20, 100)]);
         let points = timeline.points(lsn(0), lsn(100));
         assert_eq!(points.iter().map(|p| p.lsn.get()).collect::<Vec<_>>(), [5, 21]);
-        let inside = timeline.resolve(&PointSelector::Lsn(lsn(15)), lsn(0), lsn(100));
+        let inside = resolve(&timeline, &PointSelector::Lsn(lsn(15)));
         assert!(matches!(inside, Err(PointError::InWindow { .. })));
         assert_eq!(inside.expect_err("inside").code(), "point-in-window");
     }
@@ -266,7 +277,7 @@ mod tests {
         assert_eq!(ranges(&timeline), [(0, 9), (22, 100)]);
 
         let unknown = Timeline::unknown(&[DiskIndex(0)]);
-        let nothing = unknown.resolve(&PointSelector::Newest, lsn(0), lsn(100));
+        let nothing = resolve(&unknown, &PointSelector::Newest);
         assert!(matches!(nothing, Err(PointError::NoneYet)));
         let unknown = follow(unknown, &[(1, open(1)), (2, marker(1, None)), (3, close(1, true))]);
         assert_eq!(ranges(&unknown), [(3, 100)]);
@@ -283,7 +294,7 @@ mod tests {
             (4, marker(220, None)),
         ];
         let timeline = follow(Timeline::exact(lsn(0)), &controls);
-        let at = |time| timeline.resolve(&PointSelector::Time(UnixNanos(time)), lsn(0), lsn(100));
+        let at = |time| resolve(&timeline, &PointSelector::Time(UnixNanos(time)));
         match at(150) {
             Err(PointError::Ambiguous { candidates }) => {
                 assert_eq!(candidates.iter().map(|p| p.lsn.get()).collect::<Vec<_>>(), [1, 3]);
@@ -300,12 +311,11 @@ mod tests {
         let controls =
             [(1, marker(1, Some("a"))), (2, marker(2, Some("b"))), (3, marker(3, Some("a")))];
         let timeline = follow(Timeline::exact(lsn(0)), &controls);
-        let named =
-            |name: &str| timeline.resolve(&PointSelector::Name(name.to_owned()), lsn(0), lsn(100));
+        let named = |name: &str| resolve(&timeline, &PointSelector::Name(name.to_owned()));
         assert_eq!(named("b").expect("one"), lsn(2));
         assert!(matches!(named("a"), Err(PointError::Ambiguous { .. })));
         assert!(matches!(named("c"), Err(PointError::NoMarkerNamed { .. })));
-        let beyond = timeline.resolve(&PointSelector::Lsn(lsn(101)), lsn(0), lsn(100));
+        let beyond = resolve(&timeline, &PointSelector::Lsn(lsn(101)));
         assert!(matches!(beyond, Err(PointError::NotKept { .. })));
     }
 }

@@ -11,7 +11,7 @@ use landfall_types::{
     WindowReason,
 };
 use landfall_volume::{
-    Frame, ImagePiece, NewAuthority, NewTestBranch, PointSelector, Replica, Retention, Role,
+    Frame, ImagePiece, NewAuthority, NewTestBranch, PointSelector, Replica, Role,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -345,20 +345,6 @@ fn a_first_copy_that_was_given_up_can_be_closed() {
     assert_eq!(replica.newest_legal().expect("readable"), Some(producer.lsn()));
     let view = replica.view(&PointSelector::Newest).expect("legal");
     assert_same(&read_view(&view), producer.content(), "the first recovery point");
-}
-
-/// Retention: a branch that forked earlier counts anew, its positions are younger than the old
-/// log's of the same number.
-#[test]
-fn positions_behind_a_fork_are_as_old_as_the_branch() {
-    let mut retention = Retention::new();
-    retention.sample(0, Lsn::new(50));
-    retention.sample(1_000, Lsn::new(100));
-    // Promoted and committed at 60, one hour later.
-    retention.sample(3_600_000, Lsn::new(61));
-    retention.sample(3_602_000, Lsn::new(80));
-    assert_eq!(retention.expired(3_605_000, 60_000), Some(Lsn::new(50)));
-    assert_eq!(retention.expired(3_661_000, 60_000), Some(Lsn::new(61)));
 }
 
 /// P6: a freeze that is given up while the disks are handed over: either the one or the other.

@@ -236,7 +236,7 @@ fn replica(directory: &Path, case: Case) -> Result<Replica> {
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
             old_content: OldContent::Expendable,
-            retention_s: 86_400,
+            retention: landfall_types::RetentionPolicy::default(),
             segment_bytes: 64 << 20,
         })
         .context("make a replica")?;

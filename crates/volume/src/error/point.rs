@@ -41,6 +41,23 @@ pub enum PointError {
         /// The name asked for.
         name: String,
     },
+    /// Only markers can be named and pinned.
+    #[error("no recovery point is listed at position {lsn}")]
+    NoMarker {
+        /// The position asked for.
+        lsn: Lsn,
+    },
+    /// Another point has the name.
+    #[error("the recovery point at position {lsn} is named {name:?}")]
+    NameTaken {
+        /// The name asked for.
+        name: String,
+        /// Whose it is.
+        lsn: Lsn,
+    },
+    /// Too many pinned and named points.
+    #[error("{0} points are pinned or named, which is the most there can be")]
+    TooMany(usize),
 }
 
 impl PointError {
@@ -51,9 +68,12 @@ impl PointError {
             Self::InWindow { .. } => "point-in-window",
             Self::NoneYet => "no-point-yet",
             Self::Ambiguous { .. } => "ambiguous-time",
-            Self::NotKept { .. } | Self::NoMarkerBefore { .. } | Self::NoMarkerNamed { .. } => {
-                "no-such-point"
-            }
+            Self::NotKept { .. }
+            | Self::NoMarkerBefore { .. }
+            | Self::NoMarkerNamed { .. }
+            | Self::NoMarker { .. } => "no-such-point",
+            Self::NameTaken { .. } => "name-taken",
+            Self::TooMany(_) => "bad-request",
         }
     }
     /// What it asks of whoever handles it.

@@ -227,6 +227,8 @@ impl Replica {
                 disk.geometry = geometry;
             }
         }
+        let marker = line.with_timeline(|timeline| timeline.points(to, to)).pop();
+        body.folded_marker = marker.map(Into::into);
         body.folded = to;
         body.fold_through = None;
         body.base = BaseContent::Exact;

@@ -1,12 +1,16 @@
 //! What a replica says about itself.
 
 use super::Replica;
-use crate::body::{DivergenceEntry, ImageCopy, ReplicaDisk, Role};
+use crate::body::{Body, DivergenceEntry, ImageCopy, ReplicaDisk, Role};
 use crate::error::StorageError;
+use crate::line::Line;
+use crate::retention::Shortened;
 use crate::sync::{lock, read};
 use crate::timeline::Point;
 use landfall_journal::Position;
-use landfall_types::{Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId, UnixNanos, WindowId};
+use landfall_types::{
+    Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId, RetentionPolicy, UnixNanos, WindowId,
+};
 
 /// A branch, briefly.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +36,23 @@ pub struct DivergenceStatus {
     pub first_time: Option<UnixNanos>,
     /// Time of its last marker.
     pub last_time: Option<UnixNanos>,
+}
+
+/// The recovery points, briefly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PointsStatus {
+    /// How many are listed.
+    pub listed: u64,
+    /// How many thinning has taken off the list so far; they are within what is kept by their LSN.
+    pub thinned: u64,
+    /// How many are pinned.
+    pub pinned: u64,
+    /// The oldest content that can be had, and its time where a marker says it.
+    pub oldest: Option<(Lsn, Option<UnixNanos>)>,
+    /// Milliseconds of history: the age of the oldest listed point (trap T-6).
+    pub history_ms: u64,
+    /// History that had to go before its time, and is not as long as is asked for yet.
+    pub shortened: Option<Shortened>,
 }
 
 /// A replica as it stands.
@@ -77,8 +98,10 @@ pub struct ReplicaStatus {
     pub journal_records: u64,
     /// Bytes of all logs on the retention volume.
     pub journal_bytes: u64,
-    /// Seconds of retention.
-    pub retention_s: u64,
+    /// How long what is kept.
+    pub retention: RetentionPolicy,
+    /// The recovery points, briefly.
+    pub points: PointsStatus,
     /// Highest epoch number seen.
     pub epoch_highest: u64,
     /// Highest epoch.
@@ -127,13 +150,30 @@ impl Replica {
             divergence: body.divergence.clone(),
             journal_records,
             journal_bytes,
-            retention_s: body.retention_s,
+            points: self.points_status(&body, &line),
+            retention: body.retention.clone(),
             epoch_highest: body.epoch_highest,
             epoch: body.lineage_in_force().epoch(),
         })
     }
 
-    fn journal_size(&self) -> (u64, u64) {
+    fn points_status(&self, body: &Body, line: &Line) -> PointsStatus {
+        let pinned = self.pins(body).len() as u64;
+        let first = Self::first_choice(body);
+        let through = line.settled();
+        let ranges = line.with_timeline(|timeline| timeline.legal_ranges(first, through));
+        let keeper = lock(&self.keeper);
+        PointsStatus {
+            listed: keeper.listing.len() as u64,
+            thinned: keeper.listing.thinned(),
+            pinned,
+            oldest: ranges.first().map(|(at, _)| (*at, Self::marker_time(line, *at))),
+            history_ms: keeper.listing.history_ms(),
+            shortened: keeper.listing.shortened(),
+        }
+    }
+
+    pub(super) fn journal_size(&self) -> (u64, u64) {
         let core = lock(&self.core);
         let stats = core.logs.values().map(|(log, _)| log.stat());
         stats.fold((0, 0), |(records, bytes), stat| {

@@ -59,8 +59,11 @@ impl View {
 /// What can be chosen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Choices {
-    /// Markers outside windows, oldest first.
+    /// Markers outside windows that are listed, oldest first; with the names that were given
+    /// afterwards.
     pub points: Vec<Point>,
+    /// Which of them are pinned.
+    pub pinned: Vec<Lsn>,
     /// Every position from first to last, both inclusive.
     pub legal: Vec<(Lsn, Lsn)>,
 }
@@ -71,13 +74,15 @@ impl Replica {
     /// # Errors
     /// [`StorageError`].
     pub fn choices(&self) -> Result<Choices, StorageError> {
-        let first = Self::first_choice(&self.body()?);
+        let body = self.body()?;
+        let first = Self::first_choice(&body);
         let line = self.line();
         let through = line.settled();
-        Ok(line.with_timeline(|timeline| Choices {
-            points: timeline.points(first, through),
-            legal: timeline.legal_ranges(first, through),
-        }))
+        Ok(Choices {
+            points: self.listed(&body, &line, first, through),
+            pinned: self.pins(&body).into_iter().map(|(lsn, _)| lsn).collect(),
+            legal: line.with_timeline(|timeline| timeline.legal_ranges(first, through)),
+        })
     }
 
     /// Newest durable recovery point; none before the first window over all disks has closed
@@ -108,7 +113,14 @@ impl Replica {
     ) -> Result<Lsn, PointError> {
         let line = self.line();
         let through = line.settled();
-        line.with_timeline(|timeline| timeline.resolve(choice, Self::first_choice(body), through))
+        let first = Self::first_choice(body);
+        let points = match choice {
+            PointSelector::Newest | PointSelector::Lsn(_) => vec![],
+            PointSelector::Time(_) | PointSelector::Name(_) => {
+                self.listed(body, &line, first, through)
+            }
+        };
+        line.with_timeline(|timeline| timeline.resolve(choice, first, through, &points))
     }
 
     /// Opens a view at a recovery point.
@@ -175,18 +187,6 @@ impl Replica {
         let views = lock(&self.views);
         let open = views.iter().filter_map(std::sync::Weak::upgrade);
         open.map(|view| (view.log, view.at)).collect()
-    }
-
-    /// How far the image can go without taking content away from a view, a branch, or divergence
-    /// that is kept.
-    pub(crate) fn pin(&self, body: &Body) -> Lsn {
-        let views = self.viewed().into_iter();
-        let branches = body.branches.iter().filter(|branch| branch.log != body.log);
-        let branches = branches.map(|branch| (branch.log, branch.fork));
-        let kept = body.divergence.iter().filter(|entry| !entry.discarded);
-        let kept = kept.filter_map(|entry| entry.log.map(|log| (log, entry.after)));
-        let shared = |(log, at)| tree::shared_through(&body.logs, body.log, log, at);
-        views.chain(branches).chain(kept).map(shared).min().unwrap_or(Lsn::MAX)
     }
 
     /// Forgets in all maps what the image holds now. The caller holds `trims` for writing.

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::body::{
-    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role,
-    UndoEntry, UndoPhase,
+    BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldedMarker, ImageCopy, ImageOwner, Pin,
+    PointNote, ReplicaDisk, Role, UndoEntry, UndoPhase,
 };
 use crate::tree::LogNode;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId, Lineage, LogId,
-    Lsn, MachineId, ReplicaId, WindowId,
+    Lsn, MachineId, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
 };
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/superblock-v1.bin");
@@ -50,6 +50,13 @@ fn body() -> Body {
         }],
         base: BaseContent::Exact,
         folded: lsn(60),
+        folded_marker: Some(FoldedMarker {
+            lsn: lsn(60),
+            kind: MarkerKind::User,
+            time_unix_ns: 1_700_000_000_000_000_000,
+            name: Some("monday".into()),
+            group: Some([9; 16]),
+        }),
         fold_through: Some(lsn(70)),
         points_from: lsn(70),
         authority: Some(branch.id),
@@ -75,7 +82,13 @@ fn body() -> Body {
             folded_bytes: 8192,
         }),
         demoted: Some(Demoted { epoch: second, lsn: lsn(95), chain: Chain::from_bytes([8; 16]) }),
-        retention_s: 86_400,
+        retention: RetentionPolicy { size_bytes: Some(1 << 40), ..RetentionPolicy::default() },
+        notes: vec![PointNote {
+            log: log(4),
+            lsn: lsn(65),
+            name: Some("before the upgrade".into()),
+            pin: Some(Pin { by: "operator/kim".into(), until_ms: Some(3_600_000) }),
+        }],
     }
 }
 
@@ -102,6 +115,7 @@ fn unknown_keys_are_skipped() {
     let mut longer = match encoded[0] {
         0xbf => encoded.clone(),
         0xb8 => [&[0xb8, encoded[1] + 1], &encoded[2..]].concat(),
+        0xb7 => [&[0xb8, 24], &encoded[1..]].concat(),
         small => [&[small + 1], &encoded[1..]].concat(),
     };
     let at = if encoded[0] == 0xbf { longer.len() - 1 } else { longer.len() };

@@ -86,7 +86,7 @@ pub fn config(owner: ImageOwner, lineage: Lineage, base: Lsn, base_chain: Chain)
         base,
         base_chain,
         old_content: landfall_volume::OldContent::Kept,
-        retention_s: 60,
+        retention: landfall_types::RetentionPolicy::for_seconds(60),
         segment_bytes: SEGMENT_BYTES,
     }
 }
