@@ -6,12 +6,14 @@
 //!
 //! # Where to start
 //! [`figure::Figure`] is what is printed; [`pairs::compare`] is how two sides are measured. One
-//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5).
+//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5),
+//! [`fold`] (B6).
 
 mod branch;
 mod capture;
 mod figure;
 mod fio;
+mod fold;
 mod ingest;
 mod nbd;
 mod pairs;
@@ -47,13 +49,18 @@ const ALL: &[Benchmark] = &[
         about: "order to branch → first block served, against a qcow2 overlay in qemu-nbd",
         run: branch::run,
     },
+    Benchmark {
+        name: "B6",
+        about: "fold, against the same extents written in disk order with O_DIRECT",
+        run: fold::run,
+    },
 ];
 
 /// Runs benchmarks side by side with their peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Options {
-    /// Which (B1, B2, B5); all when none is named
+    /// Which (B1, B2, B5, B6); all when none is named
     names: Vec<String>,
     /// Few and short pairs: ends within a minute, and means less
     #[arg(long)]

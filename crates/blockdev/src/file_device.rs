@@ -1,4 +1,4 @@
-use crate::raw::{Cache, RawFile, Space};
+use crate::raw::{Cache, RawFile};
 use crate::{Action, BlockDevice, DeviceError, range_check};
 use rustix::fs::{FlockOperation, OFlags, flock, ioctl_blksszget};
 use rustix::io::Errno;
@@ -29,9 +29,6 @@ pub struct FileDevice {
     raw: RawFile,
     size: u64,
     sector_bytes: u32,
-    /// What zeroing does with the space: a hole in a raw file, which stays as thin as its disk; on
-    /// a block device the space is kept, because that is the administrator's to give back.
-    zeroed: Space,
 }
 
 impl FileDevice {
@@ -57,7 +54,7 @@ impl FileDevice {
         let flags = if claim { OFlags::EXCL } else { OFlags::empty() };
         let mut options = OpenOptions::new();
         options.read(true).write(writable);
-        let raw = RawFile::open(path, &options, flags, writable, Cache::Always)
+        let raw = RawFile::open(path, &options, flags, writable, Cache::BypassWrites)
             .map_err(fail(Action::Open))?;
         if mode == OpenMode::Exclusive && kind.is_file() {
             match flock(raw.os(), FlockOperation::NonBlockingLockExclusive) {
@@ -73,8 +70,7 @@ impl FileDevice {
         } else {
             FILE_SECTOR_BYTES
         };
-        let zeroed = if kind.is_block_device() { Space::Keep } else { Space::Free };
-        Ok(Self { raw, size, sector_bytes, zeroed })
+        Ok(Self { raw, size, sector_bytes })
     }
 
     /// Makes a sparse raw file of `size` bytes and opens it exclusively. Its name is durable after
@@ -107,12 +103,15 @@ impl BlockDevice for FileDevice {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
         range_check(self.raw.target(), self.size, offset, data.len() as u64)?;
-        self.raw.write_at(offset, data)
+        self.raw.write_pages_at(offset, data)
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
         range_check(self.raw.target(), self.size, offset, length)?;
-        self.raw.zero(offset, length, self.zeroed)
+        // A raw file stays as thin as its disk, and so does a thin volume: for a block device the
+        // kernel makes a hole only where the device promises that it reads as zeroes, and refuses
+        // else (trap T-23); then zeroes are written.
+        self.raw.zero(offset, length)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {

@@ -1,5 +1,5 @@
 use crate::dir::check_name;
-use crate::raw::{Cache, RawFile, Space};
+use crate::raw::{Cache, RawFile};
 use crate::{Action, DeviceError, Dir, File};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 use std::fs::{File as OsFile, OpenOptions};
@@ -247,7 +247,7 @@ impl File for FsFile {
 
     fn punch(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
         self.check_range(offset, length)?;
-        self.raw.zero(offset, length, Space::Free)
+        self.raw.zero(offset, length)
     }
 
     fn sync_data(&self) -> Result<(), DeviceError> {

@@ -30,6 +30,10 @@ pub(crate) enum Cache {
     /// Aligned ones bypass it: no copy, and what is read is what the medium holds, which recovery
     /// after a failed sync depends on (the cache may hold pages that were never written).
     BypassAligned,
+    /// Aligned writes bypass it, reads don't: for images, which are written once by a fold and read
+    /// over and over. Only whole pages: a page of which one part bypasses the cache and another
+    /// does not could keep a stale copy.
+    BypassWrites,
 }
 
 /// An open file with the guarantees of this crate.
@@ -41,6 +45,7 @@ pub(crate) struct RawFile {
     /// Alignment that direct transfers need, learnt from refusals; [`DIRECT_OFF`] when they never
     /// work.
     direct_align: AtomicU64,
+    direct_reads: bool,
     writable: bool,
     poisoned: AtomicBool,
     target: String,
@@ -57,7 +62,7 @@ impl RawFile {
     ) -> io::Result<Self> {
         let file = options.clone().custom_flags(custom(flags)).open(path)?;
         // The second handle must not create, cut or claim anything again.
-        let direct = (cache == Cache::BypassAligned)
+        let direct = (cache != Cache::Always)
             .then(|| {
                 OpenOptions::new()
                     .read(true)
@@ -69,7 +74,11 @@ impl RawFile {
         Ok(Self {
             file,
             direct,
-            direct_align: AtomicU64::new(DIRECT_ALIGN_MIN),
+            direct_align: AtomicU64::new(match cache {
+                Cache::BypassWrites => DIRECT_ALIGN_MAX,
+                Cache::Always | Cache::BypassAligned => DIRECT_ALIGN_MIN,
+            }),
+            direct_reads: cache == Cache::BypassAligned,
             writable,
             poisoned: AtomicBool::new(false),
             target: path.display().to_string(),
@@ -95,6 +104,7 @@ impl RawFile {
             let at = offset + done as u64;
             let rest = &mut buf[done..];
             let direct = self.direct_for(at, rest.as_ptr(), rest.len());
+            let direct = direct.filter(|_| self.direct_reads);
             match direct.unwrap_or(&self.file).read_at(rest, at) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => done += count,
@@ -123,6 +133,25 @@ impl RawFile {
             }
         }
         Ok(())
+    }
+
+    /// As [`RawFile::write_at`], in up to three requests: where memory and file are aligned alike,
+    /// all but a ragged beginning and end bypass the page cache.
+    pub(crate) fn write_pages_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
+        let page = DIRECT_ALIGN_MAX;
+        let head = offset.next_multiple_of(page) - offset;
+        let alike = (data.as_ptr().addr() as u64).wrapping_sub(offset).is_multiple_of(page);
+        let length = data.len() as u64;
+        if self.direct.is_none() || !alike || head + page > length {
+            return self.write_at(offset, data);
+        }
+        let whole = (length - head) / page * page;
+        let (head, rest) = data.split_at(usize::try_from(head).expect("less than a page"));
+        let (pages, tail) = rest.split_at(usize::try_from(whole).expect("a part of the data"));
+        self.write_at(offset, head)?;
+        let pages_at = offset + head.len() as u64;
+        self.write_at(pages_at, pages)?;
+        self.write_at(pages_at + whole, tail)
     }
 
     /// A whole write of several parts in as few requests as the system takes.
@@ -163,9 +192,8 @@ impl RawFile {
         rustix::io::pwritev(direct, &slices, offset).unwrap_or(0)
     }
 
-    /// Zeroes a range, keeping (`Keep`) or giving back (`Free`) its space, by the medium's own call
-    /// where there is one.
-    pub(crate) fn zero(&self, offset: u64, length: u64, space: Space) -> Result<(), DeviceError> {
+    /// Zeroes a range and gives its space back, by the medium's own call where there is one.
+    pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
         self.check_writable()?;
         // Block devices take whole sectors only; files would bounce the ends anyway.
         let start = offset.next_multiple_of(DIRECT_ALIGN_MAX);
@@ -174,21 +202,17 @@ impl RawFile {
             return self.write_zeroes(offset, length);
         }
         self.write_zeroes(offset, start - offset)?;
-        if !self.try_fallocate(start, end - start, space)? {
+        if !self.try_fallocate(start, end - start)? {
             self.write_zeroes(start, end - start)?;
         }
         self.write_zeroes(end, offset + length - end)
     }
 
     /// True when the medium did it.
-    fn try_fallocate(&self, offset: u64, length: u64, space: Space) -> Result<bool, DeviceError> {
+    fn try_fallocate(&self, offset: u64, length: u64) -> Result<bool, DeviceError> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        let tries = match space {
-            Space::Keep => [zero, punch],
-            Space::Free => [punch, zero],
-        };
-        for mode in tries {
+        for mode in [punch, zero] {
             match fallocate(&self.file, mode, offset, length) {
                 Ok(()) => return Ok(true),
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
@@ -265,15 +289,6 @@ impl RawFile {
         };
         self.direct_align.store(next, Ordering::Relaxed);
     }
-}
-
-/// What becomes of the space of a zeroed range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Space {
-    /// Stays reserved.
-    Keep,
-    /// Is given back.
-    Free,
 }
 
 fn is_invalid(error: &io::Error) -> bool {

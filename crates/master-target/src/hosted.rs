@@ -7,6 +7,7 @@ use landfall_repl::Refusal;
 use landfall_types::Lsn;
 use landfall_volume::{DivergenceStatus, Replica};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -35,6 +36,8 @@ pub(crate) struct Hosted {
     pub(crate) image_durable: tokio::sync::Mutex<u64>,
     /// The branch's log is sent home.
     pub(crate) reverse: tokio::sync::Mutex<Option<Arc<Reverse>>>,
+    /// A fold runs in the background.
+    pub(crate) folding: AtomicBool,
     /// Divergence never changes once it is entered: looked at once.
     divergence: Mutex<HashMap<String, DivergenceStatus>>,
 }
@@ -53,6 +56,7 @@ impl Hosted {
             image_order: tokio::sync::Mutex::new(0),
             image_durable: tokio::sync::Mutex::new(0),
             reverse: tokio::sync::Mutex::new(None),
+            folding: AtomicBool::new(false),
             divergence: Mutex::new(HashMap::new()),
         }
     }
@@ -70,6 +74,12 @@ impl Hosted {
     ) -> T {
         let replica = Arc::clone(&self.replica);
         blocking(move || work(&replica)).await
+    }
+
+    /// Rises with everything that is written here: frames, and a machine's writes to its branch.
+    pub(crate) fn activity(&self) -> u64 {
+        let branch = self.replica.authority().map_or(0, |branch| branch.written_bytes());
+        self.received.borrow().get().wrapping_add(branch)
     }
 
     /// Divergence with sizes and times.

@@ -30,6 +30,7 @@ mod exports;
 mod hosted;
 mod maintenance;
 mod orders;
+mod pace;
 mod report;
 mod retention_volume;
 mod reverse;

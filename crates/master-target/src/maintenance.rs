@@ -3,9 +3,11 @@
 
 use crate::errors;
 use crate::hosted::Hosted;
+use crate::pace::Pace;
 use crate::target::Target;
 use landfall_volume::{Due, DueCause, FoldError};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +28,7 @@ pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
         }
         for hosted in target.all() {
             let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            fold(&hosted, now_ms).await;
+            fold(&hosted, now_ms, target.options.fold_bytes_per_s, &shutdown).await;
         }
         if look % RETRY_EVERY == 0 {
             target.retry_problems().await;
@@ -34,28 +36,49 @@ pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
     }
 }
 
-async fn fold(hosted: &Arc<Hosted>, now_ms: u64) {
-    let folded = hosted.with(move |replica| {
-        let Some(due) = replica.retain(now_ms, 0)? else { return Ok(None) };
-        let bytes = replica.fold(due.to)?;
-        if let DueCause::Room(cause) = due.cause {
-            replica.note_shortened(cause)?;
+/// Starts a fold where one is due and none runs. It is not waited for: its pace may keep it for
+/// hours, and the ages of records are noted by every look.
+async fn fold(hosted: &Arc<Hosted>, now_ms: u64, limit: Option<u64>, shutdown: &CancellationToken) {
+    match hosted.with(move |replica| replica.retain(now_ms, 0)).await {
+        Ok(Some(due)) if !hosted.folding.swap(true, Ordering::AcqRel) => {
+            let (hosted, shutdown) = (Arc::clone(hosted), shutdown.clone());
+            tokio::spawn(async move {
+                let held = Arc::clone(&hosted);
+                let folded = hosted.with(move |replica| {
+                    let pace = Pace::new(limit, || held.activity(), shutdown);
+                    let bytes = replica.fold_paced(due.to, &pace)?;
+                    if let DueCause::Room(cause) = due.cause {
+                        replica.note_shortened(cause)?;
+                    }
+                    Ok((due, bytes))
+                });
+                ended(&hosted, folded.await);
+                hosted.folding.store(false, Ordering::Release);
+            });
         }
-        Ok(Some((due, bytes)))
-    });
-    match folded.await {
-        Ok(Some((Due { to, cause }, bytes))) => {
+        Ok(_) => {}
+        Err(error) => failed(hosted, &error.into()),
+    }
+}
+
+fn ended(hosted: &Hosted, folded: Result<(Due, u64), FoldError>) {
+    match folded {
+        Ok((Due { to, cause }, bytes)) => {
             tracing::info!(replica = %hosted.replica.id(), %to, ?cause, bytes, "image folded");
         }
-        Ok(None) => {}
-        // Something was pinned, or the role changed, between the look and the fold: the next look
-        // finds it.
+        // Something was pinned, or the role changed, between the look and the fold, or the process
+        // ends: the next look finds it.
         Err(
-            FoldError::Pinned { .. } | FoldError::WrongRole(_) | FoldError::DivergenceKept { .. },
+            FoldError::Pinned { .. }
+            | FoldError::WrongRole(_)
+            | FoldError::DivergenceKept { .. }
+            | FoldError::Stopped,
         ) => {}
-        Err(error) => {
-            let (replica, error) = (hosted.replica.id(), errors::chain(&error));
-            tracing::error!(%replica, error, "the image can't be folded");
-        }
+        Err(error) => failed(hosted, &error),
     }
+}
+
+fn failed(hosted: &Hosted, error: &FoldError) {
+    let (replica, error) = (hosted.replica.id(), errors::chain(error));
+    tracing::error!(%replica, error, "the image can't be folded");
 }

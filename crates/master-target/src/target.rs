@@ -23,13 +23,17 @@ pub struct TargetOptions {
     pub retention_dir: PathBuf,
     /// Size of a journal's segments in bytes.
     pub segment_bytes: u64,
+    /// Bytes a second that one replica's fold writes at most; none: what the disks give while
+    /// nobody else writes.
+    pub fold_bytes_per_s: Option<u64>,
 }
 
 impl TargetOptions {
     /// With the usual segments.
     #[must_use]
     pub const fn new(state_dir: PathBuf, retention_dir: PathBuf) -> Self {
-        Self { state_dir, retention_dir, segment_bytes: LogConfig::SEGMENT_BYTES_DEFAULT }
+        let segment_bytes = LogConfig::SEGMENT_BYTES_DEFAULT;
+        Self { state_dir, retention_dir, segment_bytes, fold_bytes_per_s: None }
     }
 
     /// The Unix socket on which disks are served.

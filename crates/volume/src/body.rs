@@ -188,6 +188,19 @@ pub(crate) struct UndoEntry {
     pub(crate) phase: UndoPhase,
     /// Bytes that the fold writes into the images.
     pub(crate) folded_bytes: u64,
+    /// Sizes and sectors of the disks at `from` (trap T-9). Entries of before this was kept have
+    /// none: no disk has changed its size then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) geometry: Vec<(DiskIndex, DiskGeometry)>,
+}
+
+/// How far a fold has durably come: everything before it, in the order of disks and offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FoldMark {
+    /// Disk.
+    pub(crate) disk: DiskIndex,
+    /// First byte that may still be missing.
+    pub(crate) offset: u64,
 }
 
 /// Receipt of a demotion: allows exactly one promotion elsewhere (trap T-17).
@@ -229,6 +242,9 @@ pub(crate) struct Body {
     pub(crate) folded_marker: Option<FoldedMarker>,
     /// … or, while a fold runs, some of those up to here: nothing before it can be shown any more.
     pub(crate) fold_through: Option<Lsn>,
+    /// Checkpoint of that fold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fold_done: Option<FoldMark>,
     /// Positions before it can't be chosen any more: the fork of the last commit (design section
     /// 1).
     pub(crate) points_from: Lsn,

@@ -53,9 +53,10 @@ pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, Sto
 pub use images::{FsImages, Images};
 pub use line::{AppliedLog, BranchLog, Newest};
 pub use replica::{
-    Branch, BranchStatus, Choices, DivergenceStatus, Due, DueCause, Estimate, FoldProgress, Frame,
-    Hold, HoldKind, ImagePiece, NewAuthority, NewTestBranch, OLD_DISKS, OldContent, PointsStatus,
-    Released, Replica, ReplicaConfig, ReplicaStatus, Standing, View, branch_incarnation,
+    Branch, BranchStatus, Choices, DivergenceStatus, Due, DueCause, Estimate, FoldPace,
+    FoldProgress, Frame, Hold, HoldKind, ImagePiece, NewAuthority, NewTestBranch, OLD_DISKS,
+    OldContent, PointsStatus, Released, Replica, ReplicaConfig, ReplicaStatus, Standing, Unpaced,
+    View, branch_incarnation,
 };
 pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};

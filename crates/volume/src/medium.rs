@@ -105,7 +105,8 @@ pub(crate) struct Medium {
     /// Held for reading while content is read or a map is built, for writing while maps are pruned
     /// and logs trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
-    payloads: Mutex<VecDeque<(Slot, Lsn, Bytes)>>,
+    /// With each record's first byte on the disk.
+    payloads: Mutex<VecDeque<(Slot, Lsn, (u64, Bytes))>>,
 }
 
 impl Medium {
@@ -188,26 +189,33 @@ impl Medium {
 
     /// A record's first byte on the disk, and its payload.
     pub(crate) fn payload(&self, slot: Slot, lsn: Lsn) -> Result<(u64, Bytes), StorageError> {
-        let log = self.log(slot)?;
-        let entry: Entry =
-            *log.entries(lsn.prev(), lsn)?.first().ok_or(StorageError::LogMissing)?;
         let kept = {
             let payloads = lock(&self.payloads);
             payloads.iter().find(|kept| (kept.0, kept.1) == (slot, lsn)).map(|kept| kept.2.clone())
         };
-        if let Some(bytes) = kept {
-            return Ok((entry.header.offset, bytes));
+        if let Some(kept) = kept {
+            return Ok(kept);
         }
+        let (offset, bytes) = self.read_payload(slot, lsn)?;
+        let mut payloads = lock(&self.payloads);
+        payloads.push_back((slot, lsn, (offset, bytes.clone())));
+        if payloads.len() > PAYLOADS_KEPT {
+            payloads.pop_front();
+        }
+        Ok((offset, bytes))
+    }
+
+    /// As [`Medium::payload`], always from the log: a fold reads each record once, and must not
+    /// push out what readers want.
+    pub(crate) fn read_payload(&self, slot: Slot, lsn: Lsn) -> Result<(u64, Bytes), StorageError> {
+        let log = self.log(slot)?;
+        let entry: Entry =
+            *log.entries(lsn.prev(), lsn)?.first().ok_or(StorageError::LogMissing)?;
         let bytes = log.read(&entry)?;
         // The log has checked the CRC; the length decides whether a slice of it can be taken at
         // all.
         if bytes.len() as u64 != entry.header.length {
             return Err(StorageError::LogMissing);
-        }
-        let mut payloads = lock(&self.payloads);
-        payloads.push_back((slot, lsn, bytes.clone()));
-        if payloads.len() > PAYLOADS_KEPT {
-            payloads.pop_front();
         }
         Ok((entry.header.offset, bytes))
     }

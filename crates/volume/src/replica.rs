@@ -16,7 +16,7 @@ mod views;
 pub use branches::{Branch, NewTestBranch};
 pub use compare::Estimate;
 pub use first_copy::ImagePiece;
-pub use fold::FoldProgress;
+pub use fold::{FoldPace, FoldProgress, Unpaced};
 pub use ingest::{Frame, Standing};
 pub use points::{Hold, HoldKind};
 pub use promote::NewAuthority;
@@ -389,6 +389,7 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         folded: config.base,
         folded_marker: None,
         fold_through: None,
+        fold_done: None,
         points_from: config.base,
         branches: vec![],
         authority: None,

@@ -3,7 +3,7 @@
 
 use crate::body::Body;
 use crate::error::StorageError;
-use crate::frame::{FrameError, seal, unseal};
+use crate::frame::{FRAME_BODY_BYTES_MAX, FrameError, seal, unseal};
 use landfall_blockdev::{Dir, File};
 use std::sync::Arc;
 
@@ -101,9 +101,12 @@ impl Store {
         if self.poisoned {
             return Err(StorageError::Poisoned);
         }
+        // Refused before anything is changed: a frame that is too long could be written, and never
+        // be read again.
+        let bytes = sealed(self.sequence + 1, &body)?;
         self.sequence += 1;
         self.body = body;
-        self.put()
+        self.put(&bytes)
     }
 
     /// Both copies of this version again: one may have been lost to a cut or to rot, and what was
@@ -112,7 +115,7 @@ impl Store {
     /// garble what is being written, and were that both copies, the version before, with the role
     /// before, would hold again.
     fn repair(&mut self) -> Result<(), StorageError> {
-        let bytes = self.sealed()?;
+        let bytes = sealed(self.sequence, &self.body)?;
         let mut lost = Vec::new();
         for copy in pair(self.sequence) {
             let file = &self.files[copy];
@@ -134,18 +137,12 @@ impl Store {
         Ok(())
     }
 
-    fn sealed(&self) -> Result<Vec<u8>, StorageError> {
-        let body = minicbor_serde::to_vec(&self.body).map_err(|_| StorageError::Encode)?;
-        Ok(seal(MAGIC, self.sequence, &body))
-    }
-
-    fn put(&mut self) -> Result<(), StorageError> {
-        let bytes = self.sealed()?;
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         // Set while the write is under way: if it fails, memory and disk may differ.
         self.poisoned = true;
         for copy in pair(self.sequence) {
             self.files[copy]
-                .write_at(0, &bytes)
+                .write_at(0, bytes)
                 .map_err(StorageError::device("write superblock"))?;
         }
         for copy in pair(self.sequence) {
@@ -154,6 +151,15 @@ impl Store {
         self.poisoned = false;
         Ok(())
     }
+}
+
+/// A version as it is written.
+fn sealed(sequence: u64, body: &Body) -> Result<Vec<u8>, StorageError> {
+    let body = minicbor_serde::to_vec(body).map_err(|_| StorageError::Encode)?;
+    if body.len() > FRAME_BODY_BYTES_MAX {
+        return Err(StorageError::TooLong(body.len()));
+    }
+    Ok(seal(MAGIC, sequence, &body))
 }
 
 /// The files of a version.

@@ -40,6 +40,9 @@ pub enum FoldError {
     /// An undo is kept: it would not fit any more.
     #[error("the undo of an earlier fold is kept")]
     UndoKept,
+    /// Its pace has stopped it; it is taken up again by the next one.
+    #[error("the fold was stopped before its end")]
+    Stopped,
     /// There is none.
     #[error("no undo is kept")]
     NoUndo,
@@ -59,6 +62,7 @@ impl FoldError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Storage(source) => source.class(),
+            Self::Stopped => Class::Transient,
             _ => Class::Permanent,
         }
     }
@@ -74,6 +78,7 @@ impl FoldError {
             Self::WrongRole(_)
             | Self::Past { .. }
             | Self::Pinned { .. }
+            | Self::Stopped
             | Self::UndoKept
             | Self::NoUndo => "wrong-state",
         }

@@ -32,6 +32,9 @@ pub enum StorageError {
     /// A body that can't be encoded.
     #[error("the superblock can't be encoded")]
     Encode,
+    /// A body that would not be read again.
+    #[error("the superblock would have {0} bytes: discard divergence or remove branches")]
+    TooLong(usize),
     /// A write of the superblock has failed before: the replica must be opened anew.
     #[error("a write of the superblock has failed before: the replica must be opened anew")]
     Poisoned,
@@ -90,6 +93,7 @@ impl StorageError {
             | Self::LogMissing
             | Self::UnknownDisk(_) => Class::Corrupt,
             Self::Version { .. }
+            | Self::TooLong(_)
             | Self::Poisoned
             | Self::Exists(_)
             | Self::UnknownReplica(_)

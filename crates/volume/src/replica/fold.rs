@@ -2,18 +2,20 @@
 //! simply done again.
 
 use super::Replica;
-use crate::body::{BaseContent, Body, ImageOwner, Role};
+use crate::body::{BaseContent, Body, FoldMark, ImageOwner, Role};
 use crate::error::{FoldError, StorageError};
-use crate::medium::{DiskMap, DiskMaps, Holder};
 use crate::sync::{lock, write};
 use crate::tree;
-use landfall_blockdev::BlockDevice;
-use landfall_types::{ByteRange, Lsn};
+use copy::Copy;
+use landfall_types::Lsn;
 use std::sync::Arc;
 
-/// Bytes written to an image at once: large enough for a disk's sequential speed, small enough to
-/// keep in memory.
-const FOLD_WRITE_BYTES: usize = 1 << 20;
+mod copy;
+mod pace;
+mod plan;
+
+pub use pace::{FoldPace, Unpaced};
+pub(super) use plan::{Extent, Plan};
 
 /// How far a fold has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,6 +54,14 @@ impl Replica {
     /// # Errors
     /// [`FoldError`]: not a recovery point, pinned, or storage.
     pub fn fold(&self, to: Lsn) -> Result<u64, FoldError> {
+        self.fold_paced(to, &Unpaced)
+    }
+
+    /// As [`Replica::fold`], in the background: `pace` says when it may go on, and may stop it.
+    ///
+    /// # Errors
+    /// As [`Replica::fold`]; [`FoldError::Stopped`].
+    pub fn fold_paced(&self, to: Lsn, pace: &dyn FoldPace) -> Result<u64, FoldError> {
         let _folding = lock(&self.folding);
         {
             let mut core = lock(&self.core);
@@ -66,9 +76,11 @@ impl Replica {
             // Durable before the first block is overwritten: from here on nothing before `to` can
             // be shown, and a restart after a cut must know that the image is a mix until the fold
             // was done again.
-            core.store.write(Body { fold_through: Some(to), ..body })?;
+            let goes_on = body.fold_through == Some(to);
+            let fold_done = body.fold_done.filter(|_| goes_on);
+            core.store.write(Body { fold_through: Some(to), fold_done, ..body })?;
         }
-        let bytes = self.copy_records(to)?;
+        let bytes = self.copy_records(to, pace)?;
         self.end_fold(to)?;
         self.forget(to)?;
         Ok(bytes)
@@ -113,42 +125,56 @@ impl Replica {
         Ok(())
     }
 
-    /// The newest holders of what the records after the image up to `to` touch.
-    pub(super) fn records_to(&self, to: Lsn) -> Result<(DiskMaps, Body), StorageError> {
-        let core = lock(&self.core);
-        let body = core.store.body()?.clone();
-        let (maps, _) = core.build(&body, body.log, to)?;
-        Ok((maps, body))
-    }
-
-    /// Writes the records after the image up to `to` into it, in disk order, and makes it durable.
-    pub(super) fn copy_records(&self, to: Lsn) -> Result<u64, FoldError> {
-        let (maps, body) = self.records_to(to)?;
-        let total_bytes = maps.iter().map(|(_, map)| touched_bytes(map)).sum();
-        *lock(&self.fold_progress) = Some(FoldProgress { done_bytes: 0, total_bytes });
-        let copied = self.copy_disks(&maps, &body);
+    /// Writes the records behind the image up to `to` into it, in disk order, and makes it durable.
+    /// Goes on behind the last checkpoint of a fold to the same position that was cut off.
+    pub(super) fn copy_records(&self, to: Lsn, pace: &dyn FoldPace) -> Result<u64, FoldError> {
+        let plan = self.plan(to)?;
+        let total_bytes = plan.total_bytes();
+        let mut mark = self.body()?.fold_done;
+        let left: u64 = plan.extents(mark).map(|extent| extent.range.len()).sum();
+        let done_bytes = total_bytes - left;
+        *lock(&self.fold_progress) = Some(FoldProgress { done_bytes, total_bytes });
+        let copied = self.copy_rounds(&plan, &mut mark, pace);
         *lock(&self.fold_progress) = None;
         copied?;
-        self.medium.flush_images()?;
         Ok(total_bytes)
     }
 
-    fn copy_disks(&self, maps: &DiskMaps, body: &Body) -> Result<(), StorageError> {
-        self.grow_images(maps, body)?;
+    fn copy_rounds(
+        &self,
+        plan: &Plan,
+        mark: &mut Option<FoldMark>,
+        pace: &dyn FoldPace,
+    ) -> Result<(), FoldError> {
+        self.grow_images(plan)?;
         let devices = self.medium.devices()?;
-        for (disk, map) in maps.iter() {
-            let device = devices.get(&disk).ok_or(StorageError::UnknownDisk(disk))?;
-            self.copy_disk(map, device)?;
+        let advanced = |bytes| {
+            if let Some(progress) = lock(&self.fold_progress).as_mut() {
+                progress.done_bytes += bytes;
+            }
+        };
+        let copy = Copy { medium: &self.medium, devices: &devices, pace, advanced: &advanced };
+        loop {
+            *mark = copy.round(plan, *mark, pace.checkpoint_bytes())?;
+            // The image first: a mark that a cut left behind content that is not there would have
+            // the next fold leave a hole.
+            self.medium.flush_images()?;
+            if mark.is_none() {
+                return Ok(());
+            }
+            let mut core = lock(&self.core);
+            let body = core.store.body()?.clone();
+            core.store.write(Body { fold_done: *mark, ..body })?;
         }
-        Ok(())
     }
 
     /// Our own images follow a disk that grew (trap T-9).
-    fn grow_images(&self, maps: &DiskMaps, body: &Body) -> Result<(), StorageError> {
+    fn grow_images(&self, plan: &Plan) -> Result<(), StorageError> {
+        let body = self.body()?;
         let mut devices = (*self.medium.devices()?).clone();
         let mut grown = false;
         for disk in body.disks.iter().filter(|disk| disk.owner == ImageOwner::Ours) {
-            let size = maps.disk(disk.index).map_or(0, |map| map.geometry.size_bytes);
+            let size = plan.geometry(disk.index).map_or(0, |geometry| geometry.size_bytes);
             if devices.get(&disk.index).is_none_or(|device| device.size() >= size) {
                 continue;
             }
@@ -161,59 +187,6 @@ impl Replica {
             self.medium.set_devices(Some(devices));
         }
         Ok(())
-    }
-
-    /// Neighbors are put together into one write; a record that was overwritten in the meantime is
-    /// not written at all.
-    fn copy_disk(&self, map: &DiskMap, device: &Arc<dyn BlockDevice>) -> Result<(), StorageError> {
-        let mut buf: Vec<u8> = Vec::with_capacity(FOLD_WRITE_BYTES);
-        let mut start = 0;
-        for (range, holder) in map.extents.iter() {
-            let range = ByteRange { end: range.end.min(map.geometry.size_bytes), ..range };
-            if range.is_empty() {
-                continue;
-            }
-            let follows = start + buf.len() as u64 == range.start;
-            if !follows || buf.len() >= FOLD_WRITE_BYTES || holder.payload.is_none() {
-                self.write_out(device, start, &mut buf)?;
-                start = range.start;
-            }
-            match holder {
-                Holder { payload: None, .. } => {
-                    device
-                        .zero(range.start, range.len())
-                        .map_err(StorageError::device("fold into image"))?;
-                    self.fold_advanced(range.len());
-                    start = range.end;
-                }
-                Holder { lsn, payload: Some(slot) } => {
-                    let (first, bytes) = self.medium.payload(slot, lsn)?;
-                    let at = |byte: u64| usize::try_from(byte - first).expect("within the record");
-                    buf.extend_from_slice(&bytes[at(range.start)..at(range.end)]);
-                }
-            }
-        }
-        self.write_out(device, start, &mut buf)
-    }
-
-    fn write_out(
-        &self,
-        device: &Arc<dyn BlockDevice>,
-        start: u64,
-        buf: &mut Vec<u8>,
-    ) -> Result<(), StorageError> {
-        if !buf.is_empty() {
-            device.write_at(start, buf).map_err(StorageError::device("fold into image"))?;
-            self.fold_advanced(buf.len() as u64);
-            buf.clear();
-        }
-        Ok(())
-    }
-
-    fn fold_advanced(&self, bytes: u64) {
-        if let Some(progress) = lock(&self.fold_progress).as_mut() {
-            progress.done_bytes += bytes;
-        }
     }
 
     /// The image is durable at `to`: only now the superblock says so.
@@ -231,6 +204,7 @@ impl Replica {
         body.folded_marker = marker.map(Into::into);
         body.folded = to;
         body.fold_through = None;
+        body.fold_done = None;
         body.base = BaseContent::Exact;
         body.image_copy = None;
         core.store.write(body)
@@ -263,10 +237,4 @@ impl Replica {
     pub fn keep_records_behind(&self, lsn: Lsn) {
         *lock(&self.trim_limit) = lsn;
     }
-}
-
-/// Bytes that a fold of this map writes.
-pub(super) fn touched_bytes(map: &DiskMap) -> u64 {
-    let size = map.geometry.size_bytes;
-    map.extents.iter().map(|(range, _)| range.end.min(size).saturating_sub(range.start)).sum()
 }

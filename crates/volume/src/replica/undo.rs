@@ -5,8 +5,8 @@ use super::Replica;
 use crate::body::{Body, UndoEntry, UndoPhase};
 use crate::error::{FoldError, StorageError};
 use crate::frame::{FRAME_HEADER_BYTES, seal, unseal};
-use crate::medium::{DiskMaps, Holder};
-use crate::replica::fold::touched_bytes;
+use crate::medium::Holder;
+use crate::replica::fold::{Extent, Plan, Unpaced};
 use crate::sync::{lock, read, write};
 use landfall_blockdev::{BlockDevice, File};
 use landfall_types::{ByteRange, DiskIndex, Lsn};
@@ -73,7 +73,7 @@ impl Replica {
             Some(undo) if undo.phase == UndoPhase::Saved && body.horizon() == to => {
                 let bytes = undo.folded_bytes;
                 if body.fold_through.is_some() {
-                    self.copy_records(to)?;
+                    self.copy_records(to, &Unpaced)?;
                     self.end_fold(to)?;
                 }
                 return Ok(bytes);
@@ -81,10 +81,10 @@ impl Replica {
             Some(_) => return Err(FoldError::UndoKept),
             None => self.check_fold(&body, to)?,
         }
-        let (maps, _) = self.records_to(to)?;
-        let folded_bytes = maps.iter().map(|(_, map)| touched_bytes(map)).sum();
+        let plan = self.plan(to)?;
+        let folded_bytes = plan.total_bytes();
         let file = format!("undo-{to}");
-        self.save_old(&maps, &file)?;
+        self.save_old(&plan, &file)?;
         {
             let mut core = lock(&self.core);
             let body = core.store.body()?.clone();
@@ -95,11 +95,13 @@ impl Replica {
                 base: body.base,
                 phase: UndoPhase::Saved,
                 folded_bytes,
+                geometry: body.disks.iter().map(|disk| (disk.index, disk.geometry)).collect(),
             };
             // One version says both: that the image becomes a mix, and where the way back is.
-            core.store.write(Body { fold_through: Some(to), undo: Some(undo), ..body })?;
+            let (fold_through, undo) = (Some(to), Some(undo));
+            core.store.write(Body { fold_through, fold_done: None, undo, ..body })?;
         }
-        self.copy_records(to)?;
+        self.copy_records(to, &Unpaced)?;
         self.end_fold(to)?;
         Ok(folded_bytes)
     }
@@ -144,7 +146,12 @@ impl Replica {
             lock(&self.core).store.write(Body { undo: Some(undo), ..body })?;
         }
         each_saved(&*file, |saved| {
-            let put = device(saved.disk)?.write_at(saved.offset, &saved.old);
+            // What was a hole becomes one again.
+            let put = if saved.old.iter().all(|byte| *byte == 0) {
+                device(saved.disk)?.zero(saved.offset, saved.old.len() as u64)
+            } else {
+                device(saved.disk)?.write_at(saved.offset, &saved.old)
+            };
             Ok(put.map_err(StorageError::device("put old content back"))?)
         })?;
         self.medium.flush_images()?;
@@ -159,8 +166,20 @@ impl Replica {
         let _trims = write(&self.medium.trims);
         let mut core = lock(&self.core);
         let body = core.store.body()?.clone();
-        let mut body =
-            Body { undo: None, fold_through: None, folded: undo.from, base: undo.base, ..body };
+        let mut body = Body {
+            undo: None,
+            fold_through: None,
+            fold_done: None,
+            folded: undo.from,
+            base: undo.base,
+            ..body
+        };
+        // The sizes of then, too: a disk that grew in between would show its points with the size
+        // of now (trap T-9).
+        for (disk, geometry) in &undo.geometry {
+            let kept = body.disks.iter_mut().find(|kept| kept.index == *disk);
+            kept.map(|kept| kept.geometry = *geometry);
+        }
         also(&mut body);
         core.store.write(body.clone())?;
         let line = self.line();
@@ -175,8 +194,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Saves what the image holds where `maps` will be written, durably.
-    fn save_old(&self, maps: &DiskMaps, name: &str) -> Result<(), FoldError> {
+    /// Saves what the image holds where `plan` will be written, durably.
+    fn save_old(&self, plan: &Plan, name: &str) -> Result<(), FoldError> {
         let device_error = || StorageError::device("write undo file");
         // An attempt that was cut off before it was entered into the superblock.
         if self.dir.list().map_err(device_error())?.iter().any(|kept| kept == name) {
@@ -186,20 +205,17 @@ impl Replica {
         let devices = self.medium.devices()?;
         let mut at = 0;
         let mut count = 0;
-        for (disk, map) in maps.iter() {
+        for Extent { disk, range, holder } in plan.extents(None) {
             let device = devices.get(&disk).ok_or(StorageError::UnknownDisk(disk))?;
             // A block beyond the image's end has no old content: the image only grew (our own
             // files).
-            let size = map.geometry.size_bytes.min(device.size());
-            for (range, holder) in map.extents.iter() {
-                let range = ByteRange { end: range.end.min(size), ..range };
-                for piece in chunks(range) {
-                    let saved = self.saved(disk, device, piece, holder)?;
-                    let frame = seal(ENTRY_MAGIC, count, &saved.body());
-                    file.write_at(at, &frame).map_err(device_error())?;
-                    at += frame.len() as u64;
-                    count += 1;
-                }
+            let range = ByteRange { end: range.end.min(device.size()), ..range };
+            for piece in chunks(range) {
+                let saved = self.saved(disk, device, piece, holder)?;
+                let frame = seal(ENTRY_MAGIC, count, &saved.body());
+                file.write_at(at, &frame).map_err(device_error())?;
+                at += frame.len() as u64;
+                count += 1;
             }
         }
         file.write_at(at, &seal(END_MAGIC, count, &[])).map_err(device_error())?;

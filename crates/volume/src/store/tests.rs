@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::body::{
-    BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldedMarker, ImageCopy, ImageOwner, Pin,
-    PointNote, ReplicaDisk, Role, UndoEntry, UndoPhase,
+    BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldMark, FoldedMarker, ImageCopy,
+    ImageOwner, Pin, PointNote, ReplicaDisk, Role, UndoEntry, UndoPhase,
 };
 use crate::tree::LogNode;
+use landfall_blockdev::sim::SimMedium;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId, Lineage, LogId,
     Lsn, MachineId, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
@@ -58,6 +59,7 @@ fn body() -> Body {
             group: Some([9; 16]),
         }),
         fold_through: Some(lsn(70)),
+        fold_done: Some(FoldMark { disk: DiskIndex(0), offset: 1 << 20 }),
         points_from: lsn(70),
         authority: Some(branch.id),
         branches: vec![branch],
@@ -80,6 +82,7 @@ fn body() -> Body {
             base: BaseContent::Unknown,
             phase: UndoPhase::Saved,
             folded_bytes: 8192,
+            geometry: vec![(DiskIndex(0), DiskGeometry { size_bytes: 1 << 29, sector_bytes: 512 })],
         }),
         demoted: Some(Demoted { epoch: second, lsn: lsn(95), chain: Chain::from_bytes([8; 16]) }),
         retention: RetentionPolicy { size_bytes: Some(1 << 40), ..RetentionPolicy::default() },
@@ -122,4 +125,19 @@ fn unknown_keys_are_skipped() {
     longer.splice(at..at, [0x65, b'l', b'a', b't', b'e', b'r', 0x01]);
     let found: Body = minicbor_serde::from_slice(&longer).expect("decodes");
     assert_eq!(found, body());
+}
+
+/// A frame that is too long is refused before it is written: it could never be read again, and the
+/// version before, with the role before, would hold.
+#[test]
+fn a_body_that_could_not_be_read_again_is_not_written() {
+    let dir = SimMedium::new(512).root();
+    let mut store = Store::create(&*dir, body()).expect("created");
+    let long = DivergenceEntry { description: "x".repeat(5 << 20), ..body().divergence[0].clone() };
+    let refused = store.write(Body { divergence: vec![long], ..body() });
+    assert!(matches!(refused, Err(StorageError::TooLong(_))), "{refused:?}");
+    let shorter = Body { folded: Lsn::new(61), ..body() };
+    store.write(shorter.clone()).expect("nothing was poisoned");
+    let Found::Replica(found) = Store::open(&*dir).expect("readable") else { panic!("complete") };
+    assert_eq!(found.body().expect("readable"), &shorter);
 }

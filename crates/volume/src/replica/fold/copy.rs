@@ -1,0 +1,184 @@
+//! Writing a plan into the images: in disk order, neighbors put together, several at a time.
+
+use super::plan::{Extent, Plan};
+use crate::body::FoldMark;
+use crate::error::{FoldError, StorageError};
+use crate::medium::{Holder, Medium, Slot};
+use crate::replica::fold::pace::FoldPace;
+use crate::sync::lock;
+use bytes::Bytes;
+use landfall_blockdev::{ALIGN_BYTES, AlignedBuf, BlockDevice};
+use landfall_types::{ByteRange, DiskIndex, Lsn};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of one job: large enough for a disk's sequential speed; with [`WORKERS`] buffers of it a
+/// fold's memory is bounded.
+const JOB_BYTES: u64 = 1 << 20;
+/// Extents of one job: a run of small scattered ones is still shared among the workers.
+const JOB_EXTENTS: usize = 256;
+/// Writes in flight.
+const WORKERS: usize = 4;
+/// Below this a fold is done by the caller's thread alone.
+const PARALLEL_BYTES: u64 = 4 * JOB_BYTES;
+
+/// Images by disk.
+pub(super) type Devices = BTreeMap<DiskIndex, Arc<dyn BlockDevice>>;
+
+/// What the copying needs beside the plan.
+pub(super) struct Copy<'a> {
+    pub(super) medium: &'a Medium,
+    pub(super) devices: &'a Devices,
+    pub(super) pace: &'a dyn FoldPace,
+    /// Told the bytes of each extent that was written.
+    pub(super) advanced: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Some extents of one disk, in order.
+type Job = Vec<Extent>;
+
+impl Copy<'_> {
+    /// Writes at most about `round_bytes` of the plan behind `after`. Returns where it ended; `None`
+    /// when that was the plan's end. Nothing is durable yet.
+    pub(super) fn round(
+        &self,
+        plan: &Plan,
+        after: Option<FoldMark>,
+        round_bytes: u64,
+    ) -> Result<Option<FoldMark>, FoldError> {
+        let jobs = Mutex::new(Jobs { extents: plan.extents(after).peekable(), left: round_bytes });
+        let failed: Mutex<Option<FoldError>> = Mutex::new(None);
+        let work = || {
+            let mut worker = Worker { copy: self, buf: AlignedBuf::zeroed(0), payload: None };
+            while lock(&failed).is_none() {
+                // The pace is kept under the lock: while one waits for its turn, all do.
+                let job = {
+                    let mut jobs = lock(&jobs);
+                    let Some(job) = jobs.next() else { return };
+                    let bytes = job.iter().map(moved).sum();
+                    if self.pace.before(bytes) { Ok(job) } else { Err(FoldError::Stopped) }
+                };
+                if let Err(error) = job.and_then(|job| Ok(worker.run(&job)?)) {
+                    lock(&failed).get_or_insert(error);
+                }
+            }
+        };
+        if plan.total_bytes() < PARALLEL_BYTES {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 1..WORKERS {
+                    scope.spawn(work);
+                }
+                work();
+            });
+        }
+        if let Some(error) = failed.into_inner().unwrap_or_else(|held| held.into_inner()) {
+            return Err(error);
+        }
+        let mut jobs = jobs.into_inner().unwrap_or_else(|held| held.into_inner());
+        let next = jobs.extents.peek();
+        Ok(next.map(|next| FoldMark { disk: next.disk, offset: next.range.start }))
+    }
+}
+
+/// Hands out jobs in disk order.
+struct Jobs<I: Iterator<Item = Extent>> {
+    extents: std::iter::Peekable<I>,
+    /// Bytes of this round that were not handed out.
+    left: u64,
+}
+
+impl<I: Iterator<Item = Extent>> Jobs<I> {
+    fn next(&mut self) -> Option<Job> {
+        let mut job = Job::new();
+        let mut bytes = 0;
+        while self.left > 0 && bytes < JOB_BYTES && job.len() < JOB_EXTENTS {
+            let disk = job.first().map(|extent| extent.disk);
+            let Some(extent) = self.extents.next_if(|next| disk.is_none_or(|d| d == next.disk))
+            else {
+                break;
+            };
+            bytes += moved(&extent);
+            self.left = self.left.saturating_sub(moved(&extent));
+            job.push(extent);
+        }
+        (!job.is_empty()).then_some(job)
+    }
+}
+
+/// What an extent costs: one that becomes a hole moves no bytes.
+const fn moved(extent: &Extent) -> u64 {
+    if extent.holder.payload.is_some() { extent.range.end - extent.range.start } else { 1 }
+}
+
+struct Worker<'a> {
+    copy: &'a Copy<'a>,
+    buf: AlignedBuf,
+    /// The payload read last: what overwrites have left of a large record comes in a row.
+    payload: Option<(Slot, Lsn, u64, Bytes)>,
+}
+
+impl Worker<'_> {
+    fn run(&mut self, job: &[Extent]) -> Result<(), StorageError> {
+        for run in job.chunk_by(|one, next| {
+            one.range.end == next.range.start
+                && one.holder.payload.is_some() == next.holder.payload.is_some()
+        }) {
+            let (first, last) = (&run[0], &run[run.len() - 1]);
+            let device = self.copy.devices.get(&first.disk);
+            let device = device.ok_or(StorageError::UnknownDisk(first.disk))?;
+            let range = ByteRange { start: first.range.start, end: last.range.end };
+            if first.holder.payload.is_some() {
+                self.write(&**device, range, run)?;
+            } else {
+                // Zeroes and discards alike: a discard reads as zeroes in a replica, and what can
+                // be given back is.
+                let zeroed = device.zero(range.start, range.len());
+                zeroed.map_err(StorageError::device("fold into image"))?;
+            }
+            (self.copy.advanced)(range.len());
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        device: &dyn BlockDevice,
+        range: ByteRange,
+        run: &[Extent],
+    ) -> Result<(), StorageError> {
+        // Memory aligned as the disk is: all but a ragged beginning and end can go past the page
+        // cache.
+        let align = ALIGN_BYTES as u64;
+        let pad = in_memory(range.start % align);
+        self.buf.set_len(pad + in_memory(range.len()));
+        for Extent { range: piece, holder, .. } in run {
+            let from = pad + in_memory(piece.start - range.start);
+            let to = from + in_memory(piece.len());
+            let (start, bytes) = self.payload(*holder)?;
+            let skip = in_memory(piece.start - start);
+            self.buf[from..to].copy_from_slice(&bytes[skip..skip + (to - from)]);
+        }
+        let written = device.write_at(range.start, &self.buf[pad..]);
+        written.map_err(StorageError::device("fold into image"))
+    }
+
+    fn payload(&mut self, holder: Holder) -> Result<(u64, Bytes), StorageError> {
+        let slot = holder.payload.ok_or(StorageError::LogMissing)?;
+        match &self.payload {
+            Some((kept, lsn, start, bytes)) if (*kept, *lsn) == (slot, holder.lsn) => {
+                Ok((*start, bytes.clone()))
+            }
+            _ => {
+                let (start, bytes) = self.copy.medium.read_payload(slot, holder.lsn)?;
+                self.payload = Some((slot, holder.lsn, start, bytes.clone()));
+                Ok((start, bytes))
+            }
+        }
+    }
+}
+
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a job is bounded by JOB_BYTES and one record's payload")
+}
