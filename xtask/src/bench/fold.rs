@@ -1,6 +1,6 @@
 //! B6: the fold. The peer writes the same extents, which it holds in memory, in disk order with
-//! `O_DIRECT` and as many in flight, into a file written before, and syncs once: what the disk gives
-//! to anyone who has no journal to read.
+//! `O_DIRECT` and as many in flight, into a file written before, and syncs once: what the disk
+//! gives to anyone who has no journal to read.
 
 use super::Effort;
 use super::figure::{About, Figure, Goal};

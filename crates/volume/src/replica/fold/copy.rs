@@ -38,8 +38,8 @@ pub(super) struct Copy<'a> {
 type Job = Vec<Extent>;
 
 impl Copy<'_> {
-    /// Writes at most about `round_bytes` of the plan behind `after`. Returns where it ended; `None`
-    /// when that was the plan's end. Nothing is durable yet.
+    /// Writes at most about `round_bytes` of the plan behind `after`. Returns where it ended;
+    /// `None` when that was the plan's end. Nothing is durable yet.
     pub(super) fn round(
         &self,
         plan: &Plan,

@@ -3,9 +3,10 @@
 /// Decides, before each piece that a fold writes, when that may be. Brings the clock that this
 /// crate has not.
 pub trait FoldPace: Sync {
-    /// Called before about `bytes` are written (what becomes a hole counts as one), never by two threads at a time; may block for
-    /// as long as the fold is to pause. False ends the fold with [`crate::FoldError::Stopped`]: it
-    /// is taken up again, where its last checkpoint was, by the next one.
+    /// Called before about `bytes` are written (what becomes a hole counts as one), never by two
+    /// threads at a time; may block for as long as the fold is to pause. False ends the fold with
+    /// [`crate::FoldError::Stopped`]: it is taken up again, where its last checkpoint was, by the
+    /// next one.
     fn before(&self, bytes: u64) -> bool;
 
     /// Bytes between two checkpoints: what a fold that was cut off does again at most. Each costs a
