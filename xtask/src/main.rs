@@ -15,6 +15,7 @@ mod demo;
 mod deny;
 mod doctor;
 mod errors;
+mod guest_kernels;
 mod metadata;
 mod packages;
 mod privilege;
@@ -57,6 +58,12 @@ enum Task {
     Deny,
     /// Write the missing pages of docs/errors/ from the registry of codes
     Errors,
+    /// Fetch kernels of Debian for guests: those of CI's tests, unless told otherwise
+    GuestKernels {
+        /// The newest of every series and flavor, from all releases (some gigabytes)
+        #[arg(long)]
+        all: bool,
+    },
     /// Install what is missing, build with optimisation and run `landfall demo`
     Demo {
         /// Options of `landfall demo`
@@ -83,7 +90,11 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> anyhow::Result<()> {
     match task {
-        Task::Setup => setup::run(),
+        Task::Setup => {
+            setup::run()?;
+            guest_kernels::run_for_tests();
+            Ok(())
+        }
         Task::Doctor => doctor::run(),
         Task::Probe => doctor::probe(),
         Task::Ci => ci::run(),
@@ -91,6 +102,8 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Wrap { paths } => wrap::run(&paths),
         Task::Deny => deny::run(),
         Task::Errors => errors::run(),
+        Task::GuestKernels { all: true } => guest_kernels::run(guest_kernels::Which::All),
+        Task::GuestKernels { all: false } => guest_kernels::run(guest_kernels::Which::Ci),
         Task::Demo { options } => demo::run(&options),
         Task::Bench { options } => bench_entry::run(&options),
     }

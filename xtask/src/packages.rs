@@ -111,6 +111,66 @@ pub(crate) const ALL: &[Package] = &[
         signs: &[Sign::Program("qemu-img"), Sign::Program("qemu-nbd")],
     },
     Package { name: "fio", need: Need::Run, why: "disk load", signs: &[Sign::Program("fio")] },
+    Package {
+        name: "qemu-system-x86",
+        need: Need::Run,
+        why: "guests for tests that need another kernel, a reboot or a power cut",
+        signs: &[Sign::Program("qemu-system-x86_64")],
+    },
+    Package {
+        name: "busybox-static",
+        need: Need::Run,
+        why: "the system in a guest",
+        signs: &[Sign::Program("busybox")],
+    },
+    Package {
+        name: "kmod",
+        need: Need::Run,
+        why: "depmod: which modules a guest's kernel needs",
+        signs: &[Sign::Program("depmod")],
+    },
+    Package {
+        name: "xz-utils",
+        need: Need::Run,
+        why: "modules of newer kernels are compressed",
+        signs: &[Sign::Program("xz")],
+    },
+    Package {
+        name: "nbd-client",
+        need: Need::Run,
+        why: "the kernel's NBD driver, in guests",
+        signs: &[Sign::Program("nbd-client")],
+    },
+    Package {
+        name: "lvm2",
+        need: Need::Run,
+        why: "stacks of disks in guests",
+        signs: &[Sign::Program("lvm"), Sign::Program("dmsetup")],
+    },
+    Package {
+        name: "mdadm",
+        need: Need::Run,
+        why: "arrays of disks in guests",
+        signs: &[Sign::Program("mdadm")],
+    },
+    Package {
+        name: "cryptsetup-bin",
+        need: Need::Run,
+        why: "encrypted disks in guests",
+        signs: &[Sign::Program("cryptsetup")],
+    },
+    Package {
+        name: "xfsprogs",
+        need: Need::Run,
+        why: "XFS in guests",
+        signs: &[Sign::Program("mkfs.xfs")],
+    },
+    Package {
+        name: "btrfs-progs",
+        need: Need::Run,
+        why: "btrfs in guests",
+        signs: &[Sign::Program("mkfs.btrfs")],
+    },
 ];
 
 impl Package {

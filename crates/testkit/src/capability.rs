@@ -1,6 +1,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Something of the machine that a test needs.
@@ -49,7 +49,35 @@ pub const ALL: &[Capability] = &[
         cure: "install the package e2fsprogs",
         probe: || Command::new("mkfs.ext4").arg("-V").stderr(Stdio::null()).status().is_ok(),
     },
+    Capability {
+        name: "qemu",
+        cure: "install the packages qemu-system-x86 and busybox-static",
+        probe: || runs("qemu-system-x86_64") && runs_with("busybox", "true"),
+    },
+    Capability {
+        name: "guest-kernels",
+        cure: "run `cargo xtask guest-kernels`",
+        probe: has_guest_kernels,
+    },
 ];
+
+/// The kernels in whose guests CI runs its tests: the newest two series.
+pub const GUEST_KERNELS: [&str; 2] = ["6.12-cloud", "6.1-cloud"];
+
+/// Where `cargo xtask guest-kernels` has put the kernels for guests: `LANDFALL_GUEST_KERNELS`, else
+/// the folder `guest-kernels` of the target directory that this program lies in.
+#[must_use]
+pub fn guest_kernels() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("LANDFALL_GUEST_KERNELS") {
+        return Some(path.into());
+    }
+    let program = std::env::current_exe().ok()?;
+    program.ancestors().map(|folder| folder.join("guest-kernels")).find(|path| path.is_dir())
+}
+
+fn has_guest_kernels() -> bool {
+    guest_kernels().is_some_and(|all| GUEST_KERNELS.iter().all(|name| all.join(name).is_dir()))
+}
 
 impl Capability {
     /// True when the machine has it for this process.
@@ -103,8 +131,12 @@ fn has_fuse() -> bool {
 }
 
 fn runs(program: &str) -> bool {
+    runs_with(program, "--version")
+}
+
+fn runs_with(program: &str, argument: &str) -> bool {
     Command::new(program)
-        .arg("--version")
+        .arg(argument)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
