@@ -35,6 +35,12 @@ pub struct Footer {
 }
 
 impl Footer {
+    /// Pages that hold pieces: the first ones of the file.
+    #[must_use]
+    pub const fn leaves(&self) -> u32 {
+        self.pieces.div_ceil(LEAF_PIECES as u32)
+    }
+
     fn encode(&self, number: u32) -> Page {
         let mut page = [0; PAGE_BYTES];
         let mut at = 16;
@@ -85,10 +91,9 @@ impl Footer {
             classes: page::u64_at(page, 80),
             written_bytes: page::u64_at(page, 88),
         };
-        let leaves = footer.pieces.div_ceil(LEAF_PIECES as u32);
         let fits = footer.identity.after < footer.identity.through
             && footer.depth <= 8
-            && leaves <= number
+            && footer.leaves() <= number
             && (footer.pieces == 0 || footer.root < number);
         if fits { Ok(footer) } else { Err(damaged("its numbers")) }
     }

@@ -41,7 +41,7 @@ pub use extent::ExtentMap;
 pub use memory::MemoryRun;
 pub use merge::Merge;
 pub use page::{Damaged, PAGE_BYTES, Page};
-pub use piece::{CHUNK_BYTES, Holder, Item, PayloadAt, Piece, chunk_of};
+pub use piece::{CHUNK_BYTES, Holder, Item, Key, PayloadAt, Piece, chunk_of};
 pub use plan::{FAN_OUT, plan};
 pub use resolve::{Extent, Layer, Source, resolve};
 pub use run::{Pages, Run};

@@ -1,5 +1,5 @@
-//! Records cut into pieces that a lookup can find: within one chunk, or exactly one aligned block of
-//! several chunks.
+//! Records cut into pieces that a lookup can find: within one chunk, or exactly one aligned block
+//! of several chunks.
 
 use landfall_types::{ByteRange, DiskIndex, Lsn, RecordHeader, RecordKind};
 

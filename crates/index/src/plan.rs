@@ -3,8 +3,9 @@ use std::ops::Range;
 /// How many runs of about one size are merged into one.
 pub const FAN_OUT: usize = 8;
 
-/// Which neighboring runs to merge next; `sizes` are pieces per run, oldest run first, and `unit` is
-/// the size of a new one. `None` when there are few enough: below [`FAN_OUT`] of each power of it.
+/// Which neighboring runs to merge next; `sizes` are pieces per run, oldest run first, and `unit`
+/// is the size of a new one. `None` when there are few enough: below [`FAN_OUT`] of each power of
+/// it.
 ///
 /// Small runs between larger ones go with them. Each piece is written once per power of
 /// [`FAN_OUT`], so that ten million records are written about four times.

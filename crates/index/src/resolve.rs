@@ -93,7 +93,8 @@ impl<S: Source, T: Copy> Layer<S, T> {
         let all = self.source.pieces();
         while number < all {
             let piece = self.source.get(number)?;
-            let inside = piece.disk == disk && piece.class == 0 && piece.start - chunk < CHUNK_BYTES;
+            let inside =
+                piece.disk == disk && piece.class == 0 && piece.start - chunk < CHUNK_BYTES;
             if !inside {
                 return Ok(());
             }

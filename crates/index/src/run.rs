@@ -34,12 +34,17 @@ impl<P: Pages> Run<P> {
         &self.footer
     }
 
+    /// Its pages.
+    pub const fn pages(&self) -> &P {
+        &self.pages
+    }
+
     /// Checks a page that was read from the file, once, before it is kept.
     ///
     /// # Errors
     /// [`Damaged`].
     pub fn check(footer: &Footer, page: &Page, number: u32) -> Result<(), Damaged> {
-        let leaves = footer.pieces.div_ceil(LEAF_PIECES as u32);
+        let leaves = footer.leaves();
         let kind = if number < leaves { PageKind::Leaf } else { PageKind::Inner };
         let count = page::check(page, kind, footer.identity.salt, number)?;
         let full = number + 1 < leaves || footer.pieces.is_multiple_of(LEAF_PIECES as u32);

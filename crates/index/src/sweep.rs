@@ -9,8 +9,7 @@ use std::collections::VecDeque;
 /// were written: not for the size of the disk, the length of a discard, or versions that can't be
 /// seen.
 #[derive(Debug)]
-pub struct Sweep<'a, S, T> {
-    layers: &'a [Layer<S, T>],
+pub struct Sweep<T> {
     disk: DiskIndex,
     /// Everything before here was given out or is in `ready`.
     at: u64,
@@ -18,30 +17,33 @@ pub struct Sweep<'a, S, T> {
     ready: VecDeque<Extent<T>>,
 }
 
-impl<'a, S: Source, T: Copy + PartialEq> Sweep<'a, S, T> {
+impl<T: Copy + PartialEq> Sweep<T> {
     /// The stretches within `range` of a disk.
     #[must_use]
-    pub const fn new(layers: &'a [Layer<S, T>], disk: DiskIndex, range: ByteRange) -> Self {
-        Self { layers, disk, at: range.start, end: range.end, ready: VecDeque::new() }
+    pub const fn new(disk: DiskIndex, range: ByteRange) -> Self {
+        Self { disk, at: range.start, end: range.end, ready: VecDeque::new() }
     }
 
-    /// The next stretch.
+    /// The next stretch. From one call to the next the layers may be others that say the same.
     ///
     /// # Errors
     /// Whatever the sources end with; the same stretch is tried again by the next call.
-    pub fn next_extent(&mut self) -> Result<Option<Extent<T>>, S::Error> {
+    pub fn next_extent<S: Source>(
+        &mut self,
+        layers: &[Layer<S, T>],
+    ) -> Result<Option<Extent<T>>, S::Error> {
         // The last one that is ready may go on behind what was looked at so far.
         while self.ready.len() < 2 && self.at < self.end {
-            self.advance()?;
+            self.advance(layers)?;
         }
         Ok(self.ready.pop_front())
     }
 
-    fn advance(&mut self) -> Result<(), S::Error> {
+    fn advance<S: Source>(&mut self, layers: &[Layer<S, T>]) -> Result<(), S::Error> {
         let chunk = chunk_of(self.at);
-        let next_small = self.next_small(chunk)?;
+        let next_small = self.next_small(layers, chunk)?;
         if next_small == Some(chunk) {
-            let found = resolve(self.layers, self.disk, chunk, &[], Lsn::ZERO)?;
+            let found = resolve(layers, self.disk, chunk, &[], Lsn::ZERO)?;
             let within = ByteRange { start: self.at, end: self.end };
             for extent in found {
                 if let Some(range) = extent.range.intersect(&within) {
@@ -52,7 +54,7 @@ impl<'a, S: Source, T: Copy + PartialEq> Sweep<'a, S, T> {
             return Ok(());
         }
         // Nothing but blocks up to the next chunk with something smaller.
-        let (holder, limit) = self.blocks(self.at)?;
+        let (holder, limit) = self.blocks(layers, self.at)?;
         let stop = limit.min(next_small.unwrap_or(self.end)).min(self.end);
         if let Some(extent) = holder {
             self.push(Extent { range: ByteRange { start: self.at, end: stop }, ..extent });
@@ -62,9 +64,13 @@ impl<'a, S: Source, T: Copy + PartialEq> Sweep<'a, S, T> {
     }
 
     /// The first chunk at or behind `chunk` that has pieces within.
-    fn next_small(&self, chunk: u64) -> Result<Option<u64>, S::Error> {
+    fn next_small<S: Source>(
+        &self,
+        layers: &[Layer<S, T>],
+        chunk: u64,
+    ) -> Result<Option<u64>, S::Error> {
         let mut first: Option<u64> = None;
-        for layer in self.layers {
+        for layer in layers {
             if let Some(piece) = layer.next(self.disk, 0, chunk)? {
                 let found = chunk_of(piece.start);
                 first = Some(first.map_or(found, |first| first.min(found)));
@@ -74,10 +80,14 @@ impl<'a, S: Source, T: Copy + PartialEq> Sweep<'a, S, T> {
     }
 
     /// The newest block over a byte, and up to where nothing changes among the blocks.
-    fn blocks(&self, at: u64) -> Result<(Option<Extent<T>>, u64), S::Error> {
+    fn blocks<S: Source>(
+        &self,
+        layers: &[Layer<S, T>],
+        at: u64,
+    ) -> Result<(Option<Extent<T>>, u64), S::Error> {
         let mut newest: Option<Extent<T>> = None;
         let mut limit = u64::MAX;
-        for layer in self.layers {
+        for layer in layers {
             for class in layer.block_classes() {
                 let start = block_of(at, class);
                 let end = start.saturating_add(class_bytes(class));

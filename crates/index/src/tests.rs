@@ -211,9 +211,9 @@ fn agrees_with_an_array_at_every_position() {
 
                 let mut found = vec![None; want.len()];
                 let whole = ByteRange { start: 0, end: DISK };
-                let mut sweep = Sweep::new(&layers, disk, whole);
+                let mut sweep = Sweep::new(disk, whole);
                 let mut end = 0;
-                while let Some(extent) = sweep.next_extent().expect("intact") {
+                while let Some(extent) = sweep.next_extent(&layers).expect("intact") {
                     assert!(extent.range.start >= end && !extent.range.is_empty());
                     end = extent.range.end;
                     painted(&[extent], &items, &mut found);
@@ -306,12 +306,8 @@ fn hot_blocks_and_huge_discards_cost_little() {
     let counted = Counted { run, reads: std::cell::Cell::new(0) };
     for through in [1, 2, 3, 50_000, 100_002] {
         counted.reads.set(0);
-        let layer = Layer {
-            source: &counted,
-            tag: 0_u8,
-            after: Lsn::ZERO,
-            through: Lsn::new(through),
-        };
+        let layer =
+            Layer { source: &counted, tag: 0_u8, after: Lsn::ZERO, through: Lsn::new(through) };
         let layers = [layer];
         let found = resolve(&layers, DiskIndex(0), 0, &[], Lsn::ZERO).expect("intact");
         let want = match through {
@@ -320,9 +316,9 @@ fn hot_blocks_and_huge_discards_cost_little() {
             _ => 4,
         };
         assert_eq!(found.len(), want, "{found:?}");
-        let mut sweep = Sweep::new(&layers, DiskIndex(0), ByteRange { start: 0, end: 1 << 62 });
+        let mut sweep = Sweep::new(DiskIndex(0), ByteRange { start: 0, end: 1 << 62 });
         let mut extents = 0;
-        while sweep.next_extent().expect("intact").is_some() {
+        while sweep.next_extent(&layers).expect("intact").is_some() {
             extents += 1;
         }
         assert_eq!(extents, want);

@@ -61,6 +61,22 @@ pub struct Location {
     pub(crate) offset: u32,
 }
 
+impl Location {
+    /// Sequence number of the segment, and offset of the payload's first byte there: for whoever
+    /// keeps locations elsewhere.
+    #[must_use]
+    pub const fn parts(&self) -> (u64, u32) {
+        (self.segment, self.offset)
+    }
+
+    /// The inverse of [`Location::parts`]. Any parts are safe: what stands there is checked against
+    /// the record's header when it is read.
+    #[must_use]
+    pub const fn from_parts(segment: u64, offset: u32) -> Self {
+        Self { segment, offset }
+    }
+}
+
 /// A record without its payload: what a view is built from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {

@@ -283,6 +283,12 @@ impl Body {
         marker.filter(|marker| marker.lsn == self.folded).map(Point::from)
     }
 
+    /// Records up to here are never needed again. With undo kept the image may go back, and
+    /// whatever it holds meanwhile, the records say what the content is.
+    pub(crate) fn floor(&self) -> Lsn {
+        self.undo.as_ref().map_or(self.folded, |undo| undo.from.min(self.folded))
+    }
+
     /// A disk by its index.
     pub(crate) fn disk(&self, index: DiskIndex) -> Option<&ReplicaDisk> {
         self.disks.iter().find(|disk| disk.index == index)

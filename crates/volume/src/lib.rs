@@ -25,16 +25,17 @@
 //! # Where to start
 //! [`Replica`], then `tree.rs` (which records make up a content), `timeline.rs` (which positions
 //! are recovery points),
-//! `extent.rs`, `replica/promote.rs`. Normative format: `docs/formats/volume.md`.
+//! `index.rs` (who holds which bytes), `replica/promote.rs`. Normative format:
+//! `docs/formats/volume.md`.
 //!
 //! # Deliberately absent
 //! A clock and the network: whoever calls brings the time and the frames.
 
 mod body;
 mod error;
-mod extent;
 mod frame;
 mod images;
+mod index;
 mod line;
 mod medium;
 mod replica;
@@ -51,12 +52,13 @@ pub use body::{
 };
 pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, StorageError};
 pub use images::{FsImages, Images};
+pub use index::{IndexOptions, IndexPool};
 pub use line::{AppliedLog, BranchLog, Newest};
 pub use replica::{
     Branch, BranchStatus, Choices, DivergenceStatus, Due, DueCause, Estimate, FoldPace,
-    FoldProgress, Frame, Hold, HoldKind, ImagePiece, NewAuthority, NewTestBranch, OLD_DISKS,
-    OldContent, PointsStatus, Released, Replica, ReplicaConfig, ReplicaStatus, Standing, Unpaced,
-    View, branch_incarnation,
+    FoldProgress, Frame, Hold, HoldKind, ImagePiece, IndexReader, IndexStatus, NewAuthority,
+    NewTestBranch, OLD_DISKS, OldContent, PointsStatus, Released, Replica, ReplicaConfig,
+    ReplicaStatus, Standing, Unpaced, View, branch_incarnation,
 };
 pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};

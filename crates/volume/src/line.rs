@@ -1,12 +1,15 @@
-//! A log with the map of its newest content, and the two ways to append to it, which exclude each
+//! A log with the index of its newest content, and the two ways to append to it, which exclude each
 //! other by type.
 
 use crate::error::{ContentError, IngestError, StorageError};
-use crate::medium::{DiskMaps, Medium, Slot};
+use crate::index::{LogIndex, Scene};
+use crate::medium::{Geometries, Medium, zeroes};
 use crate::sync::{lock, read, write};
 use crate::timeline::Timeline;
 use landfall_journal::{Log, Position, Stamp};
-use landfall_types::{Control, HEADER_BYTES, Lsn, Record, RecordKind};
+use landfall_types::{
+    ByteRange, Control, DiskGeometry, DiskIndex, HEADER_BYTES, Lsn, Record, RecordKind,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
@@ -14,35 +17,44 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) log: Arc<Log>,
-    pub(crate) slot: Slot,
-    /// Held while records are appended *and* put into the map: two overlapping writes must get into
-    /// the map in the order of their positions, else the older would be read for ever.
+    pub(crate) index: Arc<LogIndex>,
+    /// Who holds the newest content.
+    pub(crate) scene: Scene,
+    /// Held while records are appended *and* put into the index: two overlapping writes must get
+    /// there in the order of their positions, else the older would be read for ever.
     append: Mutex<()>,
-    pub(crate) maps: RwLock<DiskMaps>,
+    geometries: RwLock<Geometries>,
     pub(crate) timeline: RwLock<Timeline>,
-    /// The last record that map and timeline know. Another caller's flush can make records durable
-    /// before they are followed: a window among them would not be seen yet (trap T-4).
+    /// The last record that index and timeline know. Another caller's flush can make records
+    /// durable before they are followed: a window among them would not be seen yet (trap T-4).
     followed: AtomicU64,
     /// Bytes of records that were appended since the process began.
     appended: AtomicU64,
 }
 
 impl Line {
-    pub(crate) fn new(log: Arc<Log>, slot: Slot, maps: DiskMaps, timeline: Timeline) -> Self {
+    pub(crate) fn new(
+        index: Arc<LogIndex>,
+        scene: Scene,
+        geometries: Geometries,
+        timeline: Timeline,
+    ) -> Self {
+        let log = Arc::clone(&index.log);
         let followed = AtomicU64::new(log.tail().lsn.get());
         Self {
             followed,
             appended: AtomicU64::new(0),
             log,
-            slot,
+            index,
+            scene,
             append: Mutex::new(()),
-            maps: RwLock::new(maps),
+            geometries: RwLock::new(geometries),
             timeline: RwLock::new(timeline),
         }
     }
 
-    /// The last position that can be judged and chosen: durable, and followed by map and timeline.
-    /// To be asked before the timeline is, never after.
+    /// The last position that can be judged and chosen: durable, and followed by index and
+    /// timeline. To be asked before the timeline is, never after.
     pub(crate) fn settled(&self) -> Lsn {
         self.log.durable().lsn.min(Lsn::new(self.followed.load(Ordering::Acquire)))
     }
@@ -57,10 +69,31 @@ impl Line {
         look(&read(&self.timeline))
     }
 
-    /// A copy of the newest map, if the log still ends at `at`.
-    pub(crate) fn snapshot(&self, at: Lsn) -> Option<DiskMaps> {
-        let _append = self.lock_append();
-        (self.log.tail().lsn == at).then(|| read(&self.maps).clone())
+    /// Size and sectors of a disk at the newest position.
+    pub(crate) fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
+        read(&self.geometries).get(&disk).copied()
+    }
+
+    /// Of all disks.
+    pub(crate) fn geometries(&self) -> Geometries {
+        read(&self.geometries).clone()
+    }
+
+    /// Fills `buf` with the newest content from `offset` of a disk. The caller holds `trims` for
+    /// reading.
+    pub(crate) fn read(
+        &self,
+        medium: &Medium,
+        disk: DiskIndex,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), ContentError> {
+        medium.read(&self.scene, self.geometry(disk), (disk, offset), buf)
+    }
+
+    /// The range cut into stretches: true where the newest content is known to read as zeroes.
+    pub(crate) fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+        zeroes(&self.scene, disk, range)
     }
 
     fn lock_append(&self) -> MutexGuard<'_, ()> {
@@ -69,12 +102,14 @@ impl Line {
 
     /// Appends what was checked, and follows it. The append lock is held.
     fn append_locked(&self, stamp: Stamp, records: &[Record]) -> Result<(), StorageError> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
         self.log.append(stamp, records)?;
+        let (first, last) = (first.header.lsn, last.header.lsn);
+        // Where their payloads stand, only the log knows.
+        self.index.follow(&self.log.entries(first.prev(), last)?);
         let bytes = |record: &Record| (HEADER_BYTES + record.payload.len()) as u64;
         self.appended.fetch_add(records.iter().map(bytes).sum(), Ordering::Relaxed);
-        let mut maps = write(&self.maps);
         for record in records {
-            maps.insert(self.slot, &record.header)?;
             if record.header.kind != RecordKind::Control {
                 continue;
             }
@@ -82,16 +117,14 @@ impl Line {
             let Ok(control) = Control::decode(&record.payload) else { continue };
             if let Control::Geometry(geometry) = &control {
                 let (disk, _, geometry) = geometry.parts();
-                maps.set_geometry(disk, geometry);
+                write(&self.geometries).insert(disk, geometry);
             }
             let mut timeline = write(&self.timeline);
             if timeline.apply(record.header.lsn, &control).is_err() {
                 return Err(StorageError::LogMissing);
             }
         }
-        if let Some(last) = records.last() {
-            self.followed.store(last.header.lsn.get(), Ordering::Release);
-        }
+        self.followed.store(last.get(), Ordering::Release);
         Ok(())
     }
 }
@@ -192,12 +225,7 @@ impl Newest<'_> {
     ///
     /// # Errors
     /// [`ContentError`].
-    pub fn read(
-        &self,
-        disk: landfall_types::DiskIndex,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Result<(), ContentError> {
-        self.medium.read(&self.line.maps, disk, offset, buf)
+    pub fn read(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ContentError> {
+        self.line.read(self.medium, disk, offset, buf)
     }
 }

@@ -1,11 +1,12 @@
-//! Reading content: from an extent map, the payloads of logs, and the image beneath.
+//! Reading content: who holds it, the payloads of logs, and the image beneath.
 
 use crate::error::{ContentError, StorageError};
-use crate::extent::ExtentMap;
+use crate::index::{Floor, Held, IndexPool, LogIndex, Scene};
 use crate::sync::{lock, read, write};
 use bytes::Bytes;
-use landfall_blockdev::BlockDevice;
-use landfall_journal::{Entry, Log};
+use landfall_blockdev::{BlockDevice, Dir};
+use landfall_index::{Holder, PayloadAt};
+use landfall_journal::{Entry, Location, Log};
 use landfall_types::{ByteRange, DiskGeometry, DiskIndex, Lsn, RecordHeader, RecordKind};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock};
@@ -18,105 +19,59 @@ const PAYLOADS_KEPT: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Slot(u16);
 
-/// What holds a stretch of a disk newest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Holder {
-    /// The record.
-    pub(crate) lsn: Lsn,
-    /// Its log; `None`: it says "reads as zeroes", there are no bytes.
-    pub(crate) payload: Option<Slot>,
-}
-
-/// The newest holder of every byte of one disk, and its size there.
-#[derive(Clone, Debug)]
-pub(crate) struct DiskMap {
-    pub(crate) extents: ExtentMap<Holder>,
-    pub(crate) geometry: DiskGeometry,
-}
-
-/// Of all disks, at one position of one history.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DiskMaps(BTreeMap<DiskIndex, DiskMap>);
-
-impl DiskMaps {
-    /// Nothing but the image.
-    pub(crate) fn new(disks: impl IntoIterator<Item = (DiskIndex, DiskGeometry)>) -> Self {
-        let empty = |(disk, geometry)| (disk, DiskMap { extents: ExtentMap::default(), geometry });
-        Self(disks.into_iter().map(empty).collect())
-    }
-
-    /// Follows one record; control records are no content.
-    pub(crate) fn insert(&mut self, slot: Slot, header: &RecordHeader) -> Result<(), StorageError> {
-        let Some(range) = header.range() else { return Ok(()) };
-        let disk = self.0.get_mut(&header.disk);
-        let disk = disk.ok_or(StorageError::UnknownDisk(header.disk))?;
-        let payload = (header.kind == RecordKind::Write).then_some(slot);
-        disk.extents.insert(range, Holder { lsn: header.lsn, payload });
-        Ok(())
-    }
-
-    /// Forgets what the image holds now.
-    pub(crate) fn prune(&mut self, folded: Lsn) {
-        for disk in self.0.values_mut() {
-            disk.extents.retain(|holder| holder.lsn > folded);
-        }
-    }
-
-    /// One disk.
-    pub(crate) fn disk(&self, disk: DiskIndex) -> Option<&DiskMap> {
-        self.0.get(&disk)
-    }
-
-    /// A disk's size changes.
-    pub(crate) fn set_geometry(&mut self, disk: DiskIndex, geometry: DiskGeometry) {
-        if let Some(disk) = self.0.get_mut(&disk) {
-            disk.geometry = geometry;
-        }
-    }
-
-    /// The range cut into stretches: true where a record says that it reads as zeroes.
-    pub(crate) fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
-        let Some(map) = self.disk(disk) else { return vec![] };
-        let zero = |holder: Option<Holder>| holder.is_some_and(|holder| holder.payload.is_none());
-        let mut out: Vec<(ByteRange, bool)> = Vec::new();
-        for (piece, holder) in map.extents.pieces(range) {
-            match out.last_mut() {
-                Some((last, same)) if *same == zero(holder) => last.end = piece.end,
-                _ => out.push((piece, zero(holder))),
-            }
-        }
-        out
-    }
-
-    /// All disks.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (DiskIndex, &DiskMap)> {
-        self.0.iter().map(|(index, disk)| (*index, disk))
-    }
-}
+/// Sizes and sectors of all disks, at one position.
+pub(crate) type Geometries = BTreeMap<DiskIndex, DiskGeometry>;
 
 type Devices = BTreeMap<DiskIndex, Arc<dyn BlockDevice>>;
 
 /// The logs and images of a replica, as far as reading needs them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Medium {
-    logs: RwLock<Vec<Option<Arc<Log>>>>,
+    logs: RwLock<Vec<Option<Arc<LogIndex>>>>,
     /// None once the images were handed over.
     devices: RwLock<Option<Arc<Devices>>>,
-    /// Held for reading while content is read or a map is built, for writing while maps are pruned
-    /// and logs trimmed: so no reader holds the place of a payload that is being forgotten.
+    /// Held for reading while content is read, for writing while the floor rises and logs are
+    /// trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
     /// With each record's first byte on the disk.
     payloads: Mutex<VecDeque<(Slot, Lsn, (u64, Bytes))>>,
+    pub(crate) pool: Arc<IndexPool>,
+    /// Records up to here are not looked at: the image has them.
+    pub(crate) floor: Arc<Floor>,
 }
 
 impl Medium {
-    /// Adds a log to the table.
-    pub(crate) fn add_log(&self, log: Arc<Log>) -> Slot {
-        let mut logs = write(&self.logs);
-        logs.push(Some(log));
-        // Slots are never used again; a replica would need 65 536 branches in one run of the
-        // process.
-        Slot(u16::try_from(logs.len() - 1).expect("fewer than 65 536 logs are opened in one run"))
+    /// Without logs and images.
+    pub(crate) fn new(pool: Arc<IndexPool>) -> Self {
+        Self {
+            logs: RwLock::default(),
+            devices: RwLock::default(),
+            trims: RwLock::default(),
+            payloads: Mutex::default(),
+            pool,
+            floor: Arc::default(),
+        }
+    }
+
+    /// Adds a log to the table, and takes up its index in the replica's directory.
+    pub(crate) fn add_log(&self, log: Arc<Log>, dir: &Arc<dyn Dir>) -> Result<Slot, StorageError> {
+        let slot = {
+            let mut logs = write(&self.logs);
+            logs.push(None);
+            // Slots are never used again; a replica would need 65 536 branches in one run of the
+            // process.
+            Slot(u16::try_from(logs.len() - 1).expect("fewer than 65 536 logs in one run"))
+        };
+        let (pool, floor) = (Arc::clone(&self.pool), Arc::clone(&self.floor));
+        let index = LogIndex::open(log, slot, Arc::clone(dir), pool, floor)?;
+        write(&self.logs)[usize::from(slot.0)] = Some(index);
+        Ok(slot)
+    }
+
+    /// The index of a log.
+    pub(crate) fn index(&self, slot: Slot) -> Result<Arc<LogIndex>, StorageError> {
+        let logs = read(&self.logs);
+        logs.get(usize::from(slot.0)).cloned().flatten().ok_or(StorageError::LogMissing)
     }
 
     /// Forgets a log: nothing refers to it any more.
@@ -126,11 +81,6 @@ impl Medium {
         drop(logs);
         let mut payloads = lock(&self.payloads);
         payloads.retain(|(kept, _, _)| *kept != slot);
-    }
-
-    fn log(&self, slot: Slot) -> Result<Arc<Log>, StorageError> {
-        let logs = read(&self.logs);
-        logs.get(usize::from(slot.0)).cloned().flatten().ok_or(StorageError::LogMissing)
     }
 
     /// Hands the images in.
@@ -152,72 +102,73 @@ impl Medium {
         Ok(())
     }
 
-    /// Fills `buf` with the content that `maps` describes. The caller holds `trims` for reading, or
-    /// is the only one that trims.
+    /// Fills `buf` with the content that `scene` describes. The caller holds `trims` for reading,
+    /// or is the only one that trims.
     pub(crate) fn read(
         &self,
-        maps: &RwLock<DiskMaps>,
-        disk: DiskIndex,
-        offset: u64,
+        scene: &Scene,
+        geometry: Option<DiskGeometry>,
+        (disk, offset): (DiskIndex, u64),
         buf: &mut [u8],
     ) -> Result<(), ContentError> {
-        let length = buf.len() as u64;
-        let pieces = {
-            let maps = read(maps);
-            let map = maps.disk(disk).ok_or(ContentError::UnknownDisk(disk))?;
-            let range = within(offset, length, map.geometry.size_bytes)?;
-            map.extents.pieces(range)
-        };
-        for (piece, holder) in pieces {
+        let size = geometry.ok_or(ContentError::UnknownDisk(disk))?.size_bytes;
+        let range = within(offset, buf.len() as u64, size)?;
+        for (piece, held) in scene.pieces(disk, range)? {
             let from =
                 usize::try_from(piece.start - offset).expect("a piece lies within the buffer");
             let to = usize::try_from(piece.end - offset).expect("a piece lies within the buffer");
             let out = &mut buf[from..to];
-            match holder {
+            match held {
                 None => self.read_image(disk, piece.start, out)?,
-                Some(Holder { payload: None, .. }) => out.fill(0),
-                Some(Holder { lsn, payload: Some(slot) }) => {
-                    let (start, bytes) = self.payload(slot, lsn)?;
-                    let skip = usize::try_from(piece.start - start)
-                        .expect("a piece lies within its record");
-                    out.copy_from_slice(&bytes[skip..skip + out.len()]);
-                }
+                Some(held) => match self.payload(disk, &held)? {
+                    None => out.fill(0),
+                    Some((start, bytes)) => {
+                        let skip = usize::try_from(piece.start - start)
+                            .expect("a piece lies within its record");
+                        out.copy_from_slice(&bytes[skip..skip + out.len()]);
+                    }
+                },
             }
         }
         Ok(())
     }
 
-    /// A record's first byte on the disk, and its payload.
-    pub(crate) fn payload(&self, slot: Slot, lsn: Lsn) -> Result<(u64, Bytes), StorageError> {
+    /// A record's first byte on the disk, and its payload; `None` for one that says "reads as
+    /// zeroes".
+    pub(crate) fn payload(
+        &self,
+        disk: DiskIndex,
+        held: &Held,
+    ) -> Result<Option<(u64, Bytes)>, StorageError> {
+        let Held { holder: Holder { lsn, .. }, slot } = *held;
         let kept = {
             let payloads = lock(&self.payloads);
             payloads.iter().find(|kept| (kept.0, kept.1) == (slot, lsn)).map(|kept| kept.2.clone())
         };
-        if let Some(kept) = kept {
+        if kept.is_some() {
             return Ok(kept);
         }
-        let (offset, bytes) = self.read_payload(slot, lsn)?;
+        let Some(found) = self.read_payload(disk, held)? else { return Ok(None) };
         let mut payloads = lock(&self.payloads);
-        payloads.push_back((slot, lsn, (offset, bytes.clone())));
+        payloads.push_back((slot, lsn, found.clone()));
         if payloads.len() > PAYLOADS_KEPT {
             payloads.pop_front();
         }
-        Ok((offset, bytes))
+        Ok(Some(found))
     }
 
     /// As [`Medium::payload`], always from the log: a fold reads each record once, and must not
     /// push out what readers want.
-    pub(crate) fn read_payload(&self, slot: Slot, lsn: Lsn) -> Result<(u64, Bytes), StorageError> {
-        let log = self.log(slot)?;
-        let entry: Entry =
-            *log.entries(lsn.prev(), lsn)?.first().ok_or(StorageError::LogMissing)?;
-        let bytes = log.read(&entry)?;
-        // The log has checked the CRC; the length decides whether a slice of it can be taken at
-        // all.
-        if bytes.len() as u64 != entry.header.length {
-            return Err(StorageError::LogMissing);
-        }
-        Ok((entry.header.offset, bytes))
+    pub(crate) fn read_payload(
+        &self,
+        disk: DiskIndex,
+        held: &Held,
+    ) -> Result<Option<(u64, Bytes)>, StorageError> {
+        let Held { holder: Holder { lsn, payload }, slot } = *held;
+        let Some(payload) = payload else { return Ok(None) };
+        // The log checks length and CRC: a slice of it can be taken.
+        let bytes = self.index(slot)?.log.read(&entry(disk, lsn, &payload))?;
+        Ok(Some((payload.record_start, bytes)))
     }
 
     /// What lies beyond the image's end reads as zeroes: the disk grew, and nothing was folded
@@ -235,6 +186,37 @@ impl Medium {
         device.read_at(offset, inside).map_err(StorageError::device("read image"))?;
         Ok(())
     }
+}
+
+/// The record that the index names, as its log knows it.
+fn entry(disk: DiskIndex, lsn: Lsn, payload: &PayloadAt) -> Entry {
+    let header = RecordHeader {
+        kind: RecordKind::Write,
+        catch_up: payload.catch_up,
+        disk,
+        payload_crc: payload.crc,
+        lsn,
+        offset: payload.record_start,
+        length: payload.record_length.into(),
+    };
+    Entry { header, location: Location::from_parts(payload.segment, payload.at) }
+}
+
+/// The range cut into stretches: true where a record says that it reads as zeroes. Where that can't
+/// be read, nothing is known to.
+pub(crate) fn zeroes(scene: &Scene, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+    let zero = |held: Option<Held>| held.is_some_and(|held| held.holder.payload.is_none());
+    let pieces = scene.pieces(disk, range).inspect_err(|error| {
+        tracing::warn!(%disk, %error, "what reads as zeroes can't be told");
+    });
+    let mut out: Vec<(ByteRange, bool)> = Vec::new();
+    for (piece, held) in pieces.unwrap_or_else(|_| vec![(range, None)]) {
+        match out.last_mut() {
+            Some((last, same)) if *same == zero(held) => last.end = piece.end,
+            _ => out.push((piece, zero(held))),
+        }
+    }
+    out
 }
 
 /// The range, if it lies within a disk of this size.

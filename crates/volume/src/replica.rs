@@ -2,8 +2,10 @@
 
 mod branches;
 mod compare;
+mod core;
 mod first_copy;
 mod fold;
+mod indexes;
 mod ingest;
 mod points;
 mod promote;
@@ -17,6 +19,7 @@ pub use branches::{Branch, NewTestBranch};
 pub use compare::Estimate;
 pub use first_copy::ImagePiece;
 pub use fold::{FoldPace, FoldProgress, Unpaced};
+pub use indexes::{IndexReader, IndexStatus};
 pub use ingest::{Frame, Standing};
 pub use points::{Hold, HoldKind};
 pub use promote::NewAuthority;
@@ -25,16 +28,17 @@ pub use retain::{Due, DueCause};
 pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 
+use self::core::{Core, geometries};
 use crate::body::{BaseContent, Body, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role};
 use crate::error::StorageError;
 use crate::images::Images;
+use crate::index::{IndexOptions, IndexPool, LogIndex};
 use crate::line::{AppliedLog, BranchLog, Line};
-use crate::medium::{DiskMaps, Medium, Slot};
+use crate::medium::Medium;
 use crate::replica::retain::Keeper;
 use crate::store::{Found, Store};
 use crate::sync::{lock, read, write};
-use crate::timeline::Timeline;
-use crate::tree::{self, LogNode};
+use crate::tree::LogNode;
 use landfall_blockdev::Dir;
 use landfall_journal::{Log, LogConfig, Stamp};
 use landfall_types::{
@@ -85,15 +89,6 @@ pub struct ReplicaConfig {
     pub segment_bytes: u64,
 }
 
-/// The superblock and what only changes together with it.
-#[derive(Debug)]
-pub(crate) struct Core {
-    store: Store,
-    logs: BTreeMap<LogId, (Arc<Log>, Slot)>,
-    /// The log of a demoted branch: nothing writes it, and it takes no frames yet.
-    parked: Option<BranchLog>,
-}
-
 /// The log that takes frames, while the replica is [`Role::Replicating`].
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -142,6 +137,19 @@ impl Replica {
         images: Arc<dyn Images>,
         config: ReplicaConfig,
     ) -> Result<Self, StorageError> {
+        Self::create_with(dir, images, config, IndexPool::new(IndexOptions::default()))
+    }
+
+    /// As [`Replica::create`], with caches that it shares with others.
+    ///
+    /// # Errors
+    /// As [`Replica::create`].
+    pub fn create_with(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        config: ReplicaConfig,
+        pool: Arc<IndexPool>,
+    ) -> Result<Self, StorageError> {
         for disk in &config.disks {
             if disk.owner == ImageOwner::Ours {
                 images
@@ -162,7 +170,7 @@ impl Replica {
         make_log(&*dir, log_config)?;
         let segment_bytes = config.segment_bytes;
         let store = Store::create(&*dir, first_body(config, log))?;
-        let replica = Self::assemble(dir, images, segment_bytes, store)?;
+        let replica = Self::assemble(dir, images, segment_bytes, store, pool)?;
         replica.medium.set_devices(Some(devices));
         Ok(replica)
     }
@@ -177,10 +185,23 @@ impl Replica {
         images: Arc<dyn Images>,
         segment_bytes: u64,
     ) -> Result<Option<Self>, StorageError> {
+        Self::open_with(dir, images, segment_bytes, IndexPool::new(IndexOptions::default()))
+    }
+
+    /// As [`Replica::open`], with caches that it shares with others.
+    ///
+    /// # Errors
+    /// As [`Replica::open`].
+    pub fn open_with(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+        pool: Arc<IndexPool>,
+    ) -> Result<Option<Self>, StorageError> {
         let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
         let body = store.body()?.clone();
         remove_strays(&*dir, &body)?;
-        let replica = Self::assemble(dir, images, segment_bytes, *store)?;
+        let replica = Self::assemble(dir, images, segment_bytes, *store, pool)?;
         if body.role != Role::Released {
             replica.medium.set_devices(Some(open_devices(&*replica.images, &body.disks)?));
         }
@@ -192,13 +213,15 @@ impl Replica {
         images: Arc<dyn Images>,
         segment_bytes: u64,
         store: Store,
+        pool: Arc<IndexPool>,
     ) -> Result<Self, StorageError> {
         let body = store.body()?.clone();
-        let medium = Arc::new(Medium::default());
+        let medium = Arc::new(Medium::new(pool));
+        medium.floor.raise(body.floor());
         let mut core = Core { store, logs: BTreeMap::new(), parked: None };
         for node in body.logs.iter().filter(|node| !node.dropped) {
-            match open_log(&*dir, node.log) {
-                Ok(log) => core.add_log(&medium, log),
+            match open_log(&*dir, node.log).and_then(|log| core.add_log(&medium, log, &dir)) {
+                Ok(()) => {}
                 // A test branch or divergence that can't be had must not keep the replica from its
                 // work.
                 Err(error)
@@ -211,7 +234,7 @@ impl Replica {
                 Err(error) => return Err(error),
             }
         }
-        let current = Arc::new(core.line(&body, body.log)?);
+        let current = Arc::new(core.line(&medium, &body, body.log)?);
         let keeper = Keeper::open(&*dir, body.log);
         let replica = Self {
             id: body.replica,
@@ -248,7 +271,7 @@ impl Replica {
             let line = if entry.log == body.log {
                 self.line()
             } else {
-                match lock(&self.core).line(body, entry.log) {
+                match lock(&self.core).line(&self.medium, body, entry.log) {
                     Ok(line) => Arc::new(line),
                     Err(error) if !authority => {
                         let (replica, branch) = (self.id, &entry.name);
@@ -290,62 +313,6 @@ impl Replica {
     /// First position that can be chosen.
     fn first_choice(body: &Body) -> Lsn {
         body.horizon().max(body.points_from)
-    }
-}
-
-impl Core {
-    fn add_log(&mut self, medium: &Medium, log: Log) {
-        let log = Arc::new(log);
-        let slot = medium.add_log(Arc::clone(&log));
-        self.logs.insert(log.id(), (log, slot));
-    }
-
-    fn log(&self, log: LogId) -> Result<&(Arc<Log>, Slot), StorageError> {
-        self.logs.get(&log).ok_or(StorageError::LogMissing)
-    }
-
-    /// The line of a log at its newest position. Nothing may append to it meanwhile.
-    fn line(&self, body: &Body, log: LogId) -> Result<Line, StorageError> {
-        let (kept, slot) = self.log(log)?;
-        let (maps, timeline) = self.build(body, log, kept.tail().lsn)?;
-        Ok(Line::new(Arc::clone(kept), *slot, maps, timeline))
-    }
-
-    /// The content at a position, from the image and the record tables of the logs: no payload is
-    /// read.
-    fn build(
-        &self,
-        body: &Body,
-        log: LogId,
-        at: Lsn,
-    ) -> Result<(DiskMaps, Timeline), StorageError> {
-        let levels =
-            tree::levels(&body.logs, log, at, body.folded).ok_or(StorageError::LogMissing)?;
-        let mut maps = DiskMaps::new(body.disks.iter().map(|disk| (disk.index, disk.geometry)));
-        let mut timeline = match body.base {
-            BaseContent::Exact => Timeline::exact(body.folded).with_first(body.folded_point()),
-            BaseContent::Unknown => {
-                Timeline::unknown(&body.disks.iter().map(|disk| disk.index).collect::<Vec<_>>())
-            }
-        };
-        for level in levels {
-            let (log, slot) = self.log(level.log)?;
-            for entry in log.entries(level.after, level.through)? {
-                maps.insert(*slot, &entry.header)?;
-            }
-            for (lsn, control) in log.controls() {
-                if level.after < lsn && lsn <= level.through {
-                    // Checked when it was appended: what does not fit is not what we wrote.
-                    timeline.apply(lsn, &control).map_err(|_| StorageError::LogMissing)?;
-                }
-            }
-        }
-        for disk in &body.disks {
-            if let Some(geometry) = timeline.geometry(disk.index, at) {
-                maps.set_geometry(disk.index, geometry);
-            }
-        }
-        Ok((maps, timeline))
     }
 }
 
@@ -425,10 +392,12 @@ fn open_log(dir: &dyn Dir, log: LogId) -> Result<Log, StorageError> {
 /// not in force.
 fn remove_strays(dir: &dyn Dir, body: &Body) -> Result<(), StorageError> {
     let device = || StorageError::device("remove what a cut left behind");
+    let kept = body.logs.iter().filter(|node| !node.dropped);
     let kept: Vec<String> =
-        body.logs.iter().filter(|node| !node.dropped).map(|node| log_dir(node.log)).collect();
+        kept.flat_map(|node| [log_dir(node.log), LogIndex::dir_name(node.log)]).collect();
     for name in dir.list_subdirs().map_err(device())? {
-        if name.starts_with("log-") && !kept.contains(&name) {
+        let ours = name.starts_with("log-") || name.starts_with("index-");
+        if ours && !kept.contains(&name) {
             dir.remove_subdir(&name).map_err(device())?;
         }
     }

@@ -4,6 +4,7 @@
 use crate::error::StorageError;
 use crate::frame::{FrameError, seal, unseal};
 use crate::images::Images;
+use crate::index::{IndexOptions, IndexPool};
 use crate::replica::{Replica, ReplicaConfig};
 use crate::store::Store;
 use landfall_blockdev::Dir;
@@ -21,6 +22,7 @@ pub struct Vault {
     dir: Arc<dyn Dir>,
     images: Arc<dyn Images>,
     segment_bytes: u64,
+    pool: Arc<IndexPool>,
 }
 
 impl Vault {
@@ -33,6 +35,19 @@ impl Vault {
         dir: Arc<dyn Dir>,
         images: Arc<dyn Images>,
         segment_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        Self::open_with(dir, images, segment_bytes, IndexOptions::default())
+    }
+
+    /// As [`Vault::open`], with other bounds for the memory of its replicas' indexes.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn open_with(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+        index: IndexOptions,
     ) -> Result<Self, StorageError> {
         let device = || StorageError::device("open the retention volume's manifest");
         if dir.list().map_err(device())?.iter().any(|name| name == MANIFEST) {
@@ -47,7 +62,13 @@ impl Vault {
         } else {
             Self::make(&*dir)?;
         }
-        Ok(Self { dir, images, segment_bytes })
+        Ok(Self { dir, images, segment_bytes, pool: IndexPool::new(index) })
+    }
+
+    /// The caches that its replicas share.
+    #[must_use]
+    pub const fn index_pool(&self) -> &Arc<IndexPool> {
+        &self.pool
     }
 
     /// Written under another name first: a cut leaves no manifest, or a whole one.
@@ -88,7 +109,8 @@ impl Vault {
         let device = || StorageError::device("create a replica's directory");
         let dir = self.dir.subdir(&replica_dir(id)).map_err(device())?;
         let config = ReplicaConfig { segment_bytes: self.segment_bytes, ..config };
-        let replica = Replica::create(dir, Arc::clone(&self.images), config)?;
+        let replica =
+            Replica::create_with(dir, Arc::clone(&self.images), config, Arc::clone(&self.pool))?;
         self.dir.sync().map_err(device())?;
         Ok(replica)
     }
@@ -103,7 +125,8 @@ impl Vault {
         }
         let device = StorageError::device("open a replica's directory");
         let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
-        Replica::open(dir, Arc::clone(&self.images), self.segment_bytes)
+        let (images, pool) = (Arc::clone(&self.images), Arc::clone(&self.pool));
+        Replica::open_with(dir, images, self.segment_bytes, pool)
     }
 
     /// Removes a replica's directory: logs, branches, undo. The caller has closed it. Its images

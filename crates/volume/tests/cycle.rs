@@ -268,8 +268,7 @@ impl Cycle {
             base.chain,
         );
         at_home.replica = landfall_types::ReplicaId::from_bytes([4; 16]);
-        let home = Replica::create(replica_dir(&home_medium), images(&home_medium), at_home)
-            .expect("created");
+        let home = create(&home_medium, at_home);
         home_medium.root().sync().expect("synced");
         branch.append_control(&window_open(7, false)).expect("appended");
         for (disk, size) in (0..).zip(DISKS) {

@@ -19,7 +19,7 @@ fn options() -> CutOptions {
 }
 
 fn reopen(cut: &Cut) -> Replica {
-    let opened = Replica::open(replica_dir(&cut.medium), images(&cut.medium), SEGMENT_BYTES);
+    let opened = common::open(&cut.medium);
     match opened {
         Ok(Some(replica)) => replica,
         other => panic!("step {} mask {}: {other:?}", cut.step, cut.mask),
@@ -194,7 +194,7 @@ fn release_and_undo() {
         device.flush().expect("flushed");
     }
     let at_home = config(ImageOwner::Foreign, lineage(), Lsn::ZERO, landfall_types::Chain::ROOT);
-    let replica = Replica::create(replica_dir(&medium), images(&medium), at_home).expect("created");
+    let replica = create(&medium, at_home);
     let mut producer =
         Producer::new(epoch(1), Lsn::ZERO, landfall_types::Chain::ROOT, old.clone(), false);
     producer.window_open(1, false);

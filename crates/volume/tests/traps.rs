@@ -339,7 +339,7 @@ fn t15_old_disks_stay_untouched_until_discarded_by_name() {
     let base = lsn(40);
     let base_chain = Chain::from_bytes([3; 16]);
     let config = config(ImageOwner::Foreign, lineage(), base, base_chain);
-    let replica = Replica::create(replica_dir(&medium), images(&medium), config).expect("created");
+    let replica = create(&medium, config);
     medium.root().sync().expect("synced");
     let mut producer = Producer::new(epoch(1), base, base_chain, old.clone(), false);
     producer.window_open(1, false);

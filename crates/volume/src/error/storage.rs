@@ -71,6 +71,9 @@ pub enum StorageError {
         /// The image's sector size in bytes.
         sector: u32,
     },
+    /// A part of a log's index is damaged, and could not be made again.
+    #[error("the index of a log is damaged, and can't be made again")]
+    Index(#[source] landfall_index::Damaged),
     /// The images were handed over to the machine.
     #[error("the images were handed over to the machine")]
     Released,
@@ -90,6 +93,7 @@ impl StorageError {
             Self::Superblock
             | Self::Manifest
             | Self::UndoDamaged
+            | Self::Index(_)
             | Self::LogMissing
             | Self::UnknownDisk(_) => Class::Corrupt,
             Self::Version { .. }
@@ -131,6 +135,12 @@ impl StorageError {
             Self::Journal(source) => matches!(source, JournalError::Full { .. }),
             _ => false,
         }
+    }
+}
+
+impl From<landfall_index::Damaged> for StorageError {
+    fn from(source: landfall_index::Damaged) -> Self {
+        Self::Index(source)
     }
 }
 

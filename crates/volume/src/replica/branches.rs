@@ -1,15 +1,17 @@
 //! Branches: writable children of a position, each with its own log; and test branches, which never
 //! get authority.
 
-use super::{Core, Replica, branch_stamp, log_dir, make_log};
+use super::{Core, Replica, branch_stamp, geometries, log_dir, make_log};
 use crate::body::{Body, BranchEntry, Role};
 use crate::error::{ContentError, RoleError, StorageError};
+use crate::index::LogIndex;
 use crate::line::{BranchLog, Line, Newest};
 use crate::medium::{Medium, within};
 use crate::sync::{lock, read, write};
 use crate::timeline::PointSelector;
 use crate::tree::{self, LogNode};
 use bytes::Bytes;
+use landfall_blockdev::DeviceError;
 use landfall_journal::{Log, LogConfig, Position};
 use landfall_types::{
     BranchId, ByteRange, Control, DiskGeometry, DiskIndex, Epoch, Lineage, LogId, Lsn,
@@ -38,12 +40,7 @@ impl Branch {
         medium: Arc<Medium>,
         writer: Option<BranchLog>,
     ) -> Self {
-        let entries = line.log.entries(line.log.base().0.max(entry.fork), line.log.tail().lsn);
-        let headers = entries.iter().flatten().map(|entry| entry.header);
-        let written = headers
-            .filter(|h| h.kind != RecordKind::Control && !h.catch_up)
-            .map(|h| h.length)
-            .sum();
+        let written = line.index.written_bytes();
         Self {
             entry,
             line,
@@ -91,13 +88,13 @@ impl Branch {
     /// Size and sectors of a disk; `None` when there is no such disk.
     #[must_use]
     pub fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
-        read(&self.line.maps).disk(disk).map(|disk| disk.geometry)
+        self.line.geometry(disk)
     }
 
     /// The disks.
     #[must_use]
     pub fn disks(&self) -> Vec<DiskIndex> {
-        read(&self.line.maps).iter().map(|(disk, _)| disk).collect()
+        self.line.geometries().into_keys().collect()
     }
 
     /// Fills `buf` from `offset` with the newest content.
@@ -109,7 +106,7 @@ impl Branch {
             return Err(ContentError::Revoked);
         }
         let _trims = read(&self.medium.trims);
-        self.medium.read(&self.line.maps, disk, offset, buf)
+        self.line.read(&self.medium, disk, offset, buf)
     }
 
     /// Writes, and returns when it is durable (trap T-10): a guest that was answered never reads
@@ -249,7 +246,8 @@ impl Branch {
     /// as zeroes.
     #[must_use]
     pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
-        read(&self.line.maps).zeroes(disk, range)
+        let _trims = read(&self.medium.trims);
+        self.line.zeroes(disk, range)
     }
 
     /// Takes the writing away: when this returns no further write gets a place in the log.
@@ -354,14 +352,8 @@ impl Replica {
     ) -> Result<Arc<Branch>, StorageError> {
         let parent = self.line();
         let at_fork = parent.log.position_at(fork).ok_or(StorageError::LogMissing)?;
-        let maps = parent.snapshot(fork);
-        let (maps, timeline) = match maps {
-            Some(maps) => (maps, parent.with_timeline(|timeline| timeline.fork(fork))),
-            None => {
-                let (maps, timeline) = core.build(body, body.log, fork)?;
-                (maps, timeline.fork(fork))
-            }
-        };
+        let timeline = parent.with_timeline(|timeline| timeline.fork(fork));
+        let geometries = geometries(body, &timeline, fork);
         let log = LogId::generate();
         let config = LogConfig {
             log,
@@ -371,14 +363,24 @@ impl Replica {
             base_chain: at_fork.chain,
             segment_bytes: self.segment_bytes,
         };
-        core.add_log(&self.medium, make_log(&*self.dir, config)?);
-        let (kept, slot) = core.log(log)?;
-        let line = Arc::new(Line::new(Arc::clone(kept), *slot, maps, timeline));
+        core.add_log(&self.medium, make_log(&*self.dir, config)?, &self.dir)?;
         body.logs.push(LogNode { log, parent: Some(body.log), fork, dropped: false });
+        let scene = core.scene(&self.medium, body, log, None)?;
+        let index = self.medium.index(core.log(log)?.1)?;
+        let line = Arc::new(Line::new(index, scene, geometries, timeline));
         let entry = BranchEntry { id, name: name.to_owned(), log, fork, epoch, lineage };
         body.branches.push(entry.clone());
         let writer = BranchLog::new(Arc::clone(&line), branch_stamp(log, epoch));
         Ok(Arc::new(Branch::open(entry, line, Arc::clone(&self.medium), Some(writer))))
+    }
+
+    fn remove_index(&self, log: LogId) -> Result<(), StorageError> {
+        let removed = self.dir.remove_subdir(&LogIndex::dir_name(log));
+        match removed {
+            // It never had a file.
+            Ok(()) | Err(DeviceError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StorageError::device("remove an index")(error)),
+        }
     }
 
     /// Drops the logs that nothing needs any more: from the superblock first, then from the disk,
@@ -388,7 +390,7 @@ impl Replica {
         heads.extend(body.branches.iter().map(|branch| branch.log));
         let kept = body.divergence.iter().filter(|entry| !entry.discarded);
         heads.extend(kept.filter_map(|entry| entry.log));
-        heads.extend(self.viewed().into_iter().map(|(log, _)| log));
+        heads.extend(self.viewed().into_iter().map(|(log, _, _)| log));
         let nodes = tree::collect(&body.logs, &heads, body.folded);
         let stays = |log: LogId| nodes.iter().any(|node| node.log == log && !node.dropped);
         let gone = body.logs.iter().filter(|node| !node.dropped && !stays(node.log));
@@ -405,6 +407,7 @@ impl Replica {
             }
             let removed = self.dir.remove_subdir(&log_dir(log));
             removed.map_err(StorageError::device("remove a log"))?;
+            self.remove_index(log)?;
         }
         self.dir.sync().map_err(StorageError::device("sync the replica's directory"))
     }

@@ -2,9 +2,9 @@
 
 use super::Replica;
 use crate::error::{ContentError, StorageError};
-use crate::extent::ExtentMap;
 use crate::medium::within;
 use crate::sync::{lock, read};
+use landfall_index::ExtentMap;
 use landfall_types::{ByteRange, DiskIndex, LogId, Lsn};
 use std::collections::BTreeMap;
 
@@ -44,8 +44,7 @@ impl Replica {
         if newest < after {
             return Err(ContentError::NotYet { newest, asked: after });
         }
-        let size =
-            read(&line.maps).disk(disk).ok_or(ContentError::UnknownDisk(disk))?.geometry.size_bytes;
+        let size = line.geometry(disk).ok_or(ContentError::UnknownDisk(disk))?.size_bytes;
         within(range.start, range.len(), size)?;
         let block_bytes = u64::from(block_bytes.max(1));
         let mut hashes = Vec::new();
@@ -58,7 +57,7 @@ impl Replica {
                 let length = (block_end - at).min(HASH_READ_BYTES);
                 buf.resize(usize::try_from(length).expect("at most 1 MiB"), 0);
                 let _trims = read(&self.medium.trims);
-                self.medium.read(&line.maps, disk, at, &mut buf)?;
+                line.read(&self.medium, disk, at, &mut buf)?;
                 hasher.update(&buf);
                 at += length;
             }

@@ -38,11 +38,8 @@ impl Replica {
         // Held over the write: a freeze waits for it.
         let receiving = read(&self.receiving);
         let receiving = receiving.as_ref().ok_or_else(|| self.not_replicating())?;
-        let size = {
-            let maps = read(&receiving.log.line().maps);
-            let map = maps.disk(piece.disk).ok_or(IngestError::Piece("there is no such disk"))?;
-            map.geometry.size_bytes
-        };
+        let geometry = receiving.log.line().geometry(piece.disk);
+        let size = geometry.ok_or(IngestError::Piece("there is no such disk"))?.size_bytes;
         let range = ByteRange::at(piece.offset, piece.length).filter(|range| range.end <= size);
         let range = range.ok_or(IngestError::Piece("it lies outside the disk"))?;
         if piece.data.is_some_and(|data| data.len() as u64 != piece.length) {

@@ -131,7 +131,7 @@ impl Replica {
         let plan = self.plan(to)?;
         let total_bytes = plan.total_bytes();
         let mut mark = self.body()?.fold_done;
-        let left: u64 = plan.extents(mark).map(|extent| extent.range.len()).sum();
+        let left = if mark.is_some() { plan.bytes_behind(mark)? } else { total_bytes };
         let done_bytes = total_bytes - left;
         *lock(&self.fold_progress) = Some(FoldProgress { done_bytes, total_bytes });
         let copied = self.copy_rounds(&plan, &mut mark, pace);
@@ -210,7 +210,7 @@ impl Replica {
         core.store.write(body)
     }
 
-    /// Forgets the records that the image holds: in the maps first, then on the disk.
+    /// Forgets the records that the image holds: for readers first, then on the disk.
     fn forget(&self, folded: Lsn) -> Result<(), StorageError> {
         let (path, limit) = {
             let core = lock(&self.core);
@@ -222,7 +222,7 @@ impl Replica {
         };
         {
             let _trims = write(&self.medium.trims);
-            self.prune(folded);
+            self.medium.floor.raise(folded);
             for log in path {
                 log.trim(limit)?;
             }

@@ -122,8 +122,7 @@ impl Replica {
         timeline: &Timeline,
         new: &[Record],
     ) -> Result<(), IngestError> {
-        let mut sizes: BTreeMap<DiskIndex, DiskGeometry> =
-            read(&line.maps).iter().map(|(disk, map)| (disk, map.geometry)).collect();
+        let mut sizes = line.geometries();
         let mut windows = None;
         let mut opened: Vec<WindowOpen> = vec![];
         for record in new {

@@ -119,7 +119,7 @@ impl Replica {
         let clock_ms = lock(&self.keeper).listing.clock_ms();
         let shared = |log: LogId, at: Lsn| tree::shared_through(&body.logs, body.log, log, at);
         let mut all = Vec::new();
-        for (log, at) in self.viewed() {
+        for (log, at, _) in self.viewed() {
             all.push(Hold { kind: HoldKind::View, lsn: shared(log, at) });
         }
         for branch in body.branches.iter().filter(|branch| branch.log != body.log) {

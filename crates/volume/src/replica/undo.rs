@@ -5,9 +5,9 @@ use super::Replica;
 use crate::body::{Body, UndoEntry, UndoPhase};
 use crate::error::{FoldError, StorageError};
 use crate::frame::{FRAME_HEADER_BYTES, seal, unseal};
-use crate::medium::Holder;
+use crate::index::Held;
 use crate::replica::fold::{Extent, Plan, Unpaced};
-use crate::sync::{lock, read, write};
+use crate::sync::{lock, write};
 use landfall_blockdev::{BlockDevice, File};
 use landfall_types::{ByteRange, DiskIndex, Lsn};
 use std::sync::Arc;
@@ -183,14 +183,9 @@ impl Replica {
         also(&mut body);
         core.store.write(body.clone())?;
         let line = self.line();
-        let (maps, timeline) = core.build(&body, body.log, line.log.tail().lsn)?;
-        *write(&line.maps) = maps;
-        *write(&line.timeline) = timeline;
-        for branch in read(&self.branches).values() {
-            let line = branch.line();
-            let (maps, _) = core.build(&body, branch.entry().log, line.log.tail().lsn)?;
-            *write(&line.maps) = maps;
-        }
+        // Who holds the content needs no change: while undo is kept the records say it, whatever
+        // the image holds.
+        *write(&line.timeline) = core.timeline(&body, body.log, line.log.tail().lsn)?;
         Ok(())
     }
 
@@ -205,13 +200,14 @@ impl Replica {
         let devices = self.medium.devices()?;
         let mut at = 0;
         let mut count = 0;
-        for Extent { disk, range, holder } in plan.extents(None) {
+        for extent in plan.extents(None) {
+            let Extent { disk, range, held } = extent?;
             let device = devices.get(&disk).ok_or(StorageError::UnknownDisk(disk))?;
             // A block beyond the image's end has no old content: the image only grew (our own
             // files).
             let range = ByteRange { end: range.end.min(device.size()), ..range };
             for piece in chunks(range) {
-                let saved = self.saved(disk, device, piece, holder)?;
+                let saved = self.saved(disk, device, piece, &held)?;
                 let frame = seal(ENTRY_MAGIC, count, &saved.body());
                 file.write_at(at, &frame).map_err(device_error())?;
                 at += frame.len() as u64;
@@ -229,15 +225,14 @@ impl Replica {
         disk: DiskIndex,
         device: &Arc<dyn BlockDevice>,
         piece: ByteRange,
-        holder: Holder,
+        held: &Held,
     ) -> Result<Saved, StorageError> {
         let length = usize::try_from(piece.len()).expect("at most 1 MiB");
         let mut old = vec![0; length];
         device.read_at(piece.start, &mut old).map_err(StorageError::device("read image"))?;
-        let new_crc = match holder.payload {
+        let new_crc = match self.medium.payload(disk, held)? {
             None => crc32c::crc32c(&vec![0; length]),
-            Some(slot) => {
-                let (first, bytes) = self.medium.payload(slot, holder.lsn)?;
+            Some((first, bytes)) => {
                 let at = usize::try_from(piece.start - first).expect("within the record");
                 crc32c::crc32c(&bytes[at..at + length])
             }

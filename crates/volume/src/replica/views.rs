@@ -1,20 +1,22 @@
 //! Views: read-only content at a position; and the choice of positions.
 
-use super::{Core, Replica};
+use super::{Core, Replica, geometries};
 use crate::body::Body;
 use crate::error::{ContentError, PointError, RoleError, StorageError};
-use crate::medium::{DiskMaps, Medium};
-use crate::sync::{lock, read, write};
+use crate::index::Scene;
+use crate::medium::{Geometries, Medium, zeroes};
+use crate::sync::{lock, read};
 use crate::timeline::{Point, PointSelector};
 use crate::tree;
 use landfall_types::{ByteRange, DiskGeometry, DiskIndex, LogId, Lsn};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 /// What a view needs; the replica keeps a weak reference, for pins and pruning.
 #[derive(Debug)]
 pub(crate) struct ViewState {
     medium: Arc<Medium>,
-    pub(crate) maps: RwLock<DiskMaps>,
+    scene: Scene,
+    geometries: Geometries,
     /// The log that it was opened on: what of it the image may take in changes when another log
     /// becomes the replica's.
     log: LogId,
@@ -35,14 +37,15 @@ impl View {
     /// Size and sectors of a disk there (trap T-9); `None` when there is no such disk.
     #[must_use]
     pub fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
-        read(&self.0.maps).disk(disk).map(|disk| disk.geometry)
+        self.0.geometries.get(&disk).copied()
     }
 
     /// The range cut into stretches, in order and covering it whole: true where it is known to read
     /// as zeroes.
     #[must_use]
     pub fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
-        read(&self.0.maps).zeroes(disk, range)
+        let _trims = read(&self.0.medium.trims);
+        zeroes(&self.0.scene, disk, range)
     }
 
     /// Fills `buf` from `offset`; every payload is checked against its CRC, corrupt bytes are never
@@ -52,7 +55,7 @@ impl View {
     /// [`ContentError`].
     pub fn read(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ContentError> {
         let _trims = read(&self.0.medium.trims);
-        self.0.medium.read(&self.0.maps, disk, offset, buf)
+        self.0.medium.read(&self.0.scene, self.geometry(disk), (disk, offset), buf)
     }
 }
 
@@ -128,7 +131,7 @@ impl Replica {
     /// # Errors
     /// As [`Replica::resolve`].
     pub fn view(&self, choice: &PointSelector) -> Result<View, RoleError> {
-        // Before the core: the map that is built below must not refer to what is trimmed meanwhile.
+        // Before the core: what is opened below must not refer to what is trimmed meanwhile.
         let _trims = read(&self.medium.trims);
         let core = lock(&self.core);
         let body = core.store.body()?.clone();
@@ -164,15 +167,15 @@ impl Replica {
             return Err(StorageError::LogMissing);
         }
         let line = self.line();
-        let maps =
-            if log == body.log && at == line.log.tail().lsn { line.snapshot(at) } else { None };
-        let maps = match maps {
-            Some(maps) => maps,
-            None => core.build(body, log, at)?.0,
+        let geometries = if log == body.log {
+            line.with_timeline(|timeline| geometries(body, timeline, at))
+        } else {
+            geometries(body, &core.timeline(body, log, at)?, at)
         };
         let state = Arc::new(ViewState {
             medium: Arc::clone(&self.medium),
-            maps: RwLock::new(maps),
+            scene: core.scene(&self.medium, body, log, Some(at))?,
+            geometries,
             log,
             at,
         });
@@ -182,21 +185,10 @@ impl Replica {
         Ok(View(state))
     }
 
-    /// Log and position of every open view.
-    pub(crate) fn viewed(&self) -> Vec<(LogId, Lsn)> {
+    /// Log and position of every open view, and how many runs it reads.
+    pub(crate) fn viewed(&self) -> Vec<(LogId, Lsn, usize)> {
         let views = lock(&self.views);
         let open = views.iter().filter_map(std::sync::Weak::upgrade);
-        open.map(|view| (view.log, view.at)).collect()
-    }
-
-    /// Forgets in all maps what the image holds now. The caller holds `trims` for writing.
-    pub(crate) fn prune(&self, folded: Lsn) {
-        write(&self.line().maps).prune(folded);
-        for branch in read(&self.branches).values() {
-            write(&branch.line().maps).prune(folded);
-        }
-        for view in lock(&self.views).iter().filter_map(std::sync::Weak::upgrade) {
-            write(&view.maps).prune(folded);
-        }
+        open.map(|view| (view.log, view.at, view.scene.run_count())).collect()
     }
 }

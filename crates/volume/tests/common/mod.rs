@@ -12,7 +12,9 @@ use landfall_types::{
     Lineage, Lsn, MachineId, Marker, MarkerKind, Record, RecordKind, ReplicaId, WindowClose,
     WindowId, WindowMode, WindowOpen, WindowReason,
 };
-use landfall_volume::{Frame, ImageOwner, Images, Replica, ReplicaConfig, ReplicaDisk, View};
+use landfall_volume::{
+    Frame, ImageOwner, Images, IndexOptions, IndexPool, Replica, ReplicaConfig, ReplicaDisk, View,
+};
 use std::sync::Arc;
 
 pub const SECTOR: u64 = 512;
@@ -91,17 +93,36 @@ pub fn config(owner: ImageOwner, lineage: Lineage, base: Lsn, base_chain: Chain)
     }
 }
 
+/// So little memory that run files are written, merged and read in every test, by whoever appends:
+/// the steps are the same in each run.
+pub fn pool() -> Arc<IndexPool> {
+    IndexPool::new(IndexOptions {
+        tail_records: 3,
+        page_cache_bytes: 64 << 10,
+        chunk_cache_bytes: 8 << 10,
+        background: false,
+    })
+}
+
+pub fn create(medium: &SimMedium, config: ReplicaConfig) -> Replica {
+    let (dir, images) = (replica_dir(medium), images(medium));
+    Replica::create_with(dir, images, config, pool()).expect("created")
+}
+
+pub fn open(medium: &SimMedium) -> Result<Option<Replica>, landfall_volume::StorageError> {
+    Replica::open_with(replica_dir(medium), images(medium), SEGMENT_BYTES, pool())
+}
+
 /// A new replica whose images are its own.
 pub fn new_replica(medium: &SimMedium) -> Replica {
     let config = config(ImageOwner::Ours, lineage(), Lsn::ZERO, Chain::ROOT);
-    let replica = Replica::create(replica_dir(medium), images(medium), config).expect("created");
+    let replica = create(medium, config);
     medium.root().sync().expect("synced");
     replica
 }
 
 pub fn open_replica(medium: &SimMedium) -> Replica {
-    let opened = Replica::open(replica_dir(medium), images(medium), SEGMENT_BYTES);
-    opened.expect("opens").expect("was complete")
+    open(medium).expect("opens").expect("was complete")
 }
 
 /// The content of all disks.

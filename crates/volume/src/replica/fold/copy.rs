@@ -3,7 +3,8 @@
 use super::plan::{Extent, Plan};
 use crate::body::FoldMark;
 use crate::error::{FoldError, StorageError};
-use crate::medium::{Holder, Medium, Slot};
+use crate::index::Held;
+use crate::medium::{Medium, Slot};
 use crate::replica::fold::pace::FoldPace;
 use crate::sync::lock;
 use bytes::Bytes;
@@ -54,9 +55,12 @@ impl Copy<'_> {
                 // The pace is kept under the lock: while one waits for its turn, all do.
                 let job = {
                     let mut jobs = lock(&jobs);
-                    let Some(job) = jobs.next() else { return };
-                    let bytes = job.iter().map(moved).sum();
-                    if self.pace.before(bytes) { Ok(job) } else { Err(FoldError::Stopped) }
+                    match jobs.next() {
+                        Ok(None) => return,
+                        Ok(Some(job)) if self.pace.before(job.iter().map(moved).sum()) => Ok(job),
+                        Ok(Some(_)) => Err(FoldError::Stopped),
+                        Err(error) => Err(error.into()),
+                    }
                 };
                 if let Err(error) = job.and_then(|job| Ok(worker.run(&job)?)) {
                     lock(&failed).get_or_insert(error);
@@ -77,39 +81,41 @@ impl Copy<'_> {
             return Err(error);
         }
         let mut jobs = jobs.into_inner().unwrap_or_else(|held| held.into_inner());
-        let next = jobs.extents.peek();
+        let next = jobs.extents.next().transpose()?;
         Ok(next.map(|next| FoldMark { disk: next.disk, offset: next.range.start }))
     }
 }
 
 /// Hands out jobs in disk order.
-struct Jobs<I: Iterator<Item = Extent>> {
+struct Jobs<I: Iterator<Item = Result<Extent, StorageError>>> {
     extents: std::iter::Peekable<I>,
     /// Bytes of this round that were not handed out.
     left: u64,
 }
 
-impl<I: Iterator<Item = Extent>> Jobs<I> {
-    fn next(&mut self) -> Option<Job> {
+impl<I: Iterator<Item = Result<Extent, StorageError>>> Jobs<I> {
+    fn next(&mut self) -> Result<Option<Job>, StorageError> {
         let mut job = Job::new();
         let mut bytes = 0;
         while self.left > 0 && bytes < JOB_BYTES && job.len() < JOB_EXTENTS {
             let disk = job.first().map(|extent| extent.disk);
-            let Some(extent) = self.extents.next_if(|next| disk.is_none_or(|d| d == next.disk))
-            else {
-                break;
+            let goes_on = |next: &Result<Extent, _>| {
+                // An error ends the job, whatever is in it.
+                next.as_ref().is_ok_and(|next| disk.is_none_or(|disk| disk == next.disk))
+                    || (next.is_err() && disk.is_none())
             };
+            let Some(extent) = self.extents.next_if(goes_on).transpose()? else { break };
             bytes += moved(&extent);
             self.left = self.left.saturating_sub(moved(&extent));
             job.push(extent);
         }
-        (!job.is_empty()).then_some(job)
+        Ok((!job.is_empty()).then_some(job))
     }
 }
 
 /// What an extent costs: one that becomes a hole moves no bytes.
 const fn moved(extent: &Extent) -> u64 {
-    if extent.holder.payload.is_some() { extent.range.end - extent.range.start } else { 1 }
+    if extent.held.has_bytes() { extent.range.end - extent.range.start } else { 1 }
 }
 
 struct Worker<'a> {
@@ -122,14 +128,13 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(&mut self, job: &[Extent]) -> Result<(), StorageError> {
         for run in job.chunk_by(|one, next| {
-            one.range.end == next.range.start
-                && one.holder.payload.is_some() == next.holder.payload.is_some()
+            one.range.end == next.range.start && one.held.has_bytes() == next.held.has_bytes()
         }) {
             let (first, last) = (&run[0], &run[run.len() - 1]);
             let device = self.copy.devices.get(&first.disk);
             let device = device.ok_or(StorageError::UnknownDisk(first.disk))?;
             let range = ByteRange { start: first.range.start, end: last.range.end };
-            if first.holder.payload.is_some() {
+            if first.held.has_bytes() {
                 self.write(&**device, range, run)?;
             } else {
                 // Zeroes and discards alike: a discard reads as zeroes in a replica, and what can
@@ -153,10 +158,10 @@ impl Worker<'_> {
         let align = ALIGN_BYTES as u64;
         let pad = in_memory(range.start % align);
         self.buf.set_len(pad + in_memory(range.len()));
-        for Extent { range: piece, holder, .. } in run {
+        for Extent { disk, range: piece, held } in run {
             let from = pad + in_memory(piece.start - range.start);
             let to = from + in_memory(piece.len());
-            let (start, bytes) = self.payload(*holder)?;
+            let (start, bytes) = self.payload(*disk, held)?;
             let skip = in_memory(piece.start - start);
             self.buf[from..to].copy_from_slice(&bytes[skip..skip + (to - from)]);
         }
@@ -164,15 +169,16 @@ impl Worker<'_> {
         written.map_err(StorageError::device("fold into image"))
     }
 
-    fn payload(&mut self, holder: Holder) -> Result<(u64, Bytes), StorageError> {
-        let slot = holder.payload.ok_or(StorageError::LogMissing)?;
+    fn payload(&mut self, disk: DiskIndex, held: &Held) -> Result<(u64, Bytes), StorageError> {
+        let (slot, lsn) = (held.slot, held.holder.lsn);
         match &self.payload {
-            Some((kept, lsn, start, bytes)) if (*kept, *lsn) == (slot, holder.lsn) => {
+            Some((kept, kept_lsn, start, bytes)) if (*kept, *kept_lsn) == (slot, lsn) => {
                 Ok((*start, bytes.clone()))
             }
             _ => {
-                let (start, bytes) = self.copy.medium.read_payload(slot, holder.lsn)?;
-                self.payload = Some((slot, holder.lsn, start, bytes.clone()));
+                let found = self.copy.medium.read_payload(disk, held)?;
+                let (start, bytes) = found.ok_or(StorageError::LogMissing)?;
+                self.payload = Some((slot, lsn, start, bytes.clone()));
                 Ok((start, bytes))
             }
         }
