@@ -1,69 +1,23 @@
-use crate::barrier::Armed;
 use crate::disk::Disk;
-use crate::kernel;
-use crate::layout::{self, control, counters};
-use crate::program::Program;
-use crate::record::{Captured, Loss};
+use crate::layout::{self, control, counters, target};
+use crate::maps::Maps;
+use crate::open::{Opened, Pinned};
+use crate::options::{Options, Target};
+use crate::record::{Captured, CapturedKind, Loss};
 use crate::ring::{Found, Reader};
-use crate::{CaptureError, LostReason, Mode, Origin, self_test};
-use landfall_types::{DiskIndex, Incarnation};
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use crate::{CaptureError, LostReason, Mode, Origin, Quiet};
+use landfall_types::{ByteRange, DiskIndex, Incarnation};
+use libbpf_rs::Link;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Smallest ring: one segment.
-pub const RING_BYTES_MIN: u64 = layout::SEGMENT_BYTES;
-
-/// A disk to capture.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Target {
-    /// How the records name it.
-    pub disk: DiskIndex,
-    /// Its device, for example `/dev/vda`.
-    pub path: PathBuf,
-}
-
-/// How capture is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Size of the ring in bytes, rounded up to segments of 2 MiB. It is locked memory.
-    pub ring_bytes: u64,
-    /// A record that is reserved but not completed for so long never will be.
-    pub stuck_after: Duration,
-    /// How long a first [`Capture::barrier`] waits for a moment without any write in flight.
-    pub settle_max: Duration,
-    /// Directory in a bpffs where programs and maps are pinned, so that capture outlives this
-    /// process; `None`: it ends with it. One for each installation, for example
-    /// `/sys/fs/bpf/landfall/ID`.
-    pub pin: Option<PathBuf>,
-    /// What the bitmaps are relative to: any number that names the replica. A pinned capture of
-    /// another owner is replaced, and its bitmaps are not used.
-    pub owner: u128,
-    /// Added to the address of the kernel's direct map. Only tests use other values than 0: it
-    /// makes the self-test fail.
-    pub page_offset_error: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            ring_bytes: 64 << 20,
-            stuck_after: Duration::from_secs(5),
-            settle_max: Duration::from_secs(2),
-            pin: None,
-            owner: 0,
-            page_offset_error: 0,
-        }
-    }
-}
+use std::time::{Duration, Instant};
 
 /// Whether bytes are being captured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Every write is captured with its bytes.
+    /// Every write to every disk is captured with its bytes.
     Data,
-    /// Not any more; what lies before the loss is a consistent prefix.
+    /// Not any more for at least one disk; this is the first loss.
     Lost(Loss),
 }
 
@@ -76,129 +30,93 @@ pub enum DiskState {
     Replaced,
 }
 
-/// Counts of one disk since the load.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Writes that the hook saw.
-    pub submitted: u64,
-    /// Of those, the ones that have ended.
-    pub completed: u64,
-    /// Of those, the ones that ended with an error.
-    pub failed: u64,
-    /// Writes that ended without having been seen: those in flight when capture began, or trap T-7.
-    pub beside: u64,
-    /// Writes for which the kernel skipped the hook.
-    pub missed: u64,
-    /// Bytes of data captured.
-    pub bytes: u64,
-}
-
-/// A running capture of some disks. Dropping it detaches everything.
+/// A running capture of some disks. Dropping it detaches everything, unless it is pinned.
 pub struct Capture {
-    pub(crate) program: Program,
+    /// First, so that it is dropped first: no program runs any more when the maps go. Empty where
+    /// the capture was taken over: then the pins alone hold the programs.
+    links: Vec<Link>,
+    pub(crate) maps: Maps,
     pub(crate) disks: Vec<(DiskIndex, Disk)>,
     pub(crate) options: Options,
-    pub(crate) armed: Mutex<Armed>,
+    /// What the first barrier found, and how many writes were untracked then.
+    pub(crate) settled: Mutex<Option<(u64, Quiet)>>,
+    origin: Origin,
     incarnation: Incarnation,
-    reading: Mutex<Reading>,
+    /// A packed loss that ends the ring as a whole, or 0.
+    broken: AtomicU64,
+    reading: Mutex<Reader>,
+    working: Mutex<Working>,
+    pinned: Option<Pinned>,
 }
 
-struct Reading {
-    reader: Reader,
-    released: u64,
-    /// A loss that the loader itself found.
-    loss: Option<Loss>,
-    /// The loss was handed out by [`Capture::take_loss`].
-    loss_taken: bool,
+/// What the loader itself remembers.
+pub(crate) struct Working {
+    /// For each slot, ranges that became pending after the newest collect.
+    pub(crate) late: Vec<Vec<ByteRange>>,
+    /// Ranges that have to be read again, and are in no record.
+    pub(crate) unknown: Vec<(DiskIndex, ByteRange)>,
+    /// When the generation was last changed, or given up.
+    pub(crate) rotated_at: Instant,
+    /// How often a disk came back into data mode.
+    pub(crate) returned: u64,
+    /// Writes taken for ended.
+    pub(crate) given_up: u64,
+    /// Overlaps whose blocks are no longer suspect.
+    pub(crate) suspects_forgotten: u64,
+    /// The ring was empty at the last look.
+    idle: bool,
 }
 
 impl Capture {
-    /// Runs the self-test, then captures the writes of `targets`.
+    /// Runs the self-test, then captures the writes of `targets`; or takes over what an earlier
+    /// process has pinned ([`Options::pin`], [`Capture::origin`]).
     ///
     /// Writes that were submitted before may still be in flight: [`Capture::barrier`] waits for
     /// them, and must be called before the disks' content is read.
     ///
     /// # Errors
-    /// [`CaptureError`]: the kernel or a disk can't be captured, or the self-test failed.
+    /// [`CaptureError`]: the kernel or a disk can't be captured, the self-test failed, or another
+    /// process has the pins.
     pub fn start(targets: &[Target], options: Options) -> Result<Self, CaptureError> {
-        kernel::check()?;
-        let report = self_test::self_test(&options)?;
-        tracing::debug!(bytes = report.bytes, records = report.records, "capture self-test passed");
-        Self::start_untested(targets, options)
+        crate::open::open(targets, options)
     }
 
-    /// Without the self-test, which needs it itself.
-    pub(crate) fn start_untested(
-        targets: &[Target],
-        options: Options,
-    ) -> Result<Self, CaptureError> {
-        let disks = inspect(targets)?;
-        let key = random()?;
-        let bare: Vec<Disk> = disks.iter().map(|(_, disk)| disk.clone()).collect();
-        let (mut program, ring, segments) = Program::load(&bare, key, &options)?;
-        program.attach()?;
-        // Between the look at the disk and the load another one can have come: then the filter
-        // matches nothing.
-        for (index, disk) in &disks {
-            if !disk.is_present() {
-                return Err(CaptureError::DiskReplaced(*index));
-            }
+    pub(crate) fn new(opened: Opened) -> Self {
+        let Opened { links, maps, disks, options, origin, pinned } = opened;
+        let key = maps.get(control::KEY);
+        let tail = maps.get(control::TAIL);
+        let reader = Reader::new(maps.get(control::SEGMENTS), key, tail, options.stuck_after);
+        // The guard was armed by the process before us, when it had waited for what came before it.
+        let armed = maps.get(control::GUARD_BESIDE) != 0;
+        let settled = armed.then(|| (maps.get(control::UNTRACKED), Quiet::Guarded));
+        let working = Working {
+            late: vec![Vec::new(); disks.len()],
+            unknown: Vec::new(),
+            rotated_at: Instant::now(),
+            returned: 0,
+            given_up: 0,
+            suspects_forgotten: 0,
+            idle: false,
+        };
+        Self {
+            links,
+            maps,
+            disks,
+            options,
+            settled: Mutex::new(settled),
+            origin,
+            incarnation: Incarnation::new(key),
+            broken: AtomicU64::new(0),
+            reading: Mutex::new(reader),
+            working: Mutex::new(working),
+            pinned,
         }
-        let reader = Reader::new(ring, segments, key, options.stuck_after);
-        let reading = Mutex::new(Reading { reader, released: 0, loss: None, loss_taken: false });
-        let armed = Mutex::new(Armed::No);
-        let incarnation = Incarnation::new(key);
-        Ok(Self { program, disks, options, armed, incarnation, reading })
     }
 
     /// Where this capture comes from.
     #[must_use]
     pub const fn origin(&self) -> Origin {
-        Origin::Fresh
-    }
-
-    /// What is captured of one disk now.
-    ///
-    /// # Panics
-    /// When `disk` is no target.
-    #[must_use]
-    pub fn mode(&self, disk: DiskIndex) -> Mode {
-        let _target = self.slot(disk);
-        match self.state() {
-            State::Data => Mode::Data,
-            State::Lost(loss) => Mode::Bitmap(loss.reason),
-        }
-    }
-
-    /// A loss whose position the reader has reached: once for each, and [`Capture::drain`] goes on
-    /// behind it only afterwards. The caller opens a window at this place of its log.
-    #[must_use]
-    pub fn take_loss(&self) -> Option<Loss> {
-        let mut reading = self.reading();
-        let loss = self.loss(&reading)?;
-        if reading.loss_taken || reading.reader.position() < loss.at {
-            return None;
-        }
-        reading.loss_taken = true;
-        Some(loss)
-    }
-
-    /// The ring's position up to which it was released.
-    #[must_use]
-    pub fn tail(&self) -> u64 {
-        self.reading().released
-    }
-
-    /// Goes on reading at `position`: where the receiver says that it has everything before.
-    ///
-    /// # Errors
-    /// [`CaptureError::Position`] when the ring does not hold it any more, or never has.
-    pub fn seek(&self, position: u64) -> Result<(), CaptureError> {
-        let (tail, head) = (self.tail(), self.head());
-        if position == self.drained() {
-            return Ok(());
-        }
-        Err(CaptureError::Position { position, tail, head })
+        self.origin
     }
 
     /// Names this load; a new one always begins with a catch-up (trap T-1).
@@ -217,115 +135,221 @@ impl Capture {
     /// before it.
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.program.control.word(control::HEAD).load(Ordering::SeqCst)
+        self.maps.get(control::HEAD)
     }
 
     /// The ring's position behind the last record that was handed out by [`Capture::drain`].
     #[must_use]
     pub fn drained(&self) -> u64 {
-        self.reading().reader.position()
+        self.reading().position()
+    }
+
+    /// The ring's position up to which it was released.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.maps.get(control::TAIL)
+    }
+
+    /// Goes on reading at `position`: where the receiver says that it has everything before.
+    ///
+    /// # Errors
+    /// [`CaptureError::Position`] when the ring does not hold it any more, or never has, or when no
+    /// record begins there.
+    pub fn seek(&self, position: u64) -> Result<(), CaptureError> {
+        let mut reader = self.reading();
+        let (tail, head) = (self.tail(), self.head());
+        let begins = position == head || reader.begins_at(&self.maps.ring, position);
+        if position < tail || position > head || !position.is_multiple_of(8) || !begins {
+            return Err(CaptureError::Position { position, tail, head });
+        }
+        reader.seek(position);
+        Ok(())
     }
 
     /// Takes records in ring order, at least one if there is any, then until `bytes_max` bytes of
     /// data are reached. Stops at the first that is not complete yet, and before the position of a
-    /// loss.
+    /// loss that was not taken ([`Capture::take_loss`]).
     #[must_use]
     pub fn drain(&self, bytes_max: usize) -> Vec<Captured> {
-        let mut reading = self.reading();
+        let mut reader = self.reading();
         let mut records = Vec::new();
         let mut bytes = 0;
-        // The loss is read after the head: records before a loss are in the ring when it is set.
+        // The losses are read after the head: records before a loss are in the ring when it is set.
         let head = self.head();
-        let limit = self.loss(&reading).map_or(head, |loss| loss.at.min(head));
+        let limit = self.next_loss().map_or(head, |loss| loss.at.min(head));
         while records.is_empty() || bytes < bytes_max {
-            match reading.reader.next(limit, self.disks.len()) {
-                Found::Record(mut record) => {
-                    bytes += payload_bytes(&record);
-                    record.disk = self.disks[usize::from(record.disk.0)].0;
-                    records.push(record);
-                }
+            let begun = records.len();
+            match reader.next(&self.maps.ring, limit, self.disks.len(), bytes_max, &mut records) {
+                Found::Records(taken) => bytes += taken,
                 Found::Nothing => break,
-                Found::Loss(reason) => {
-                    let at = reading.reader.position();
-                    self.program.stop();
-                    reading.loss.get_or_insert(Loss { reason, disk: None, at });
+                Found::Broken(reason) => {
+                    self.break_at(reason, reader.position());
                     break;
                 }
             }
+            for record in &mut records[begun..] {
+                self.name(record);
+            }
+        }
+        let mut working = self.working();
+        working.idle = records.is_empty();
+        for (disk, range) in std::mem::take(&mut working.unknown) {
+            let ring_position = reader.position();
+            let (offset, length) = (range.start, range.len());
+            let kind = CapturedKind::Failed;
+            records.push(Captured { disk, kind, offset, length, ring_position, time_ns: 0 });
         }
         records
     }
 
-    /// Frees the ring up to `position`: what lies before is durable elsewhere.
+    /// Gives a record its disk's index, and keeps a range that became unknown pending: the agent
+    /// may die before it has read it again.
+    fn name(&self, record: &mut Captured) {
+        let slot = usize::from(record.disk.0);
+        record.disk = self.disks[slot].0;
+        if record.kind == CapturedKind::Failed {
+            let range = ByteRange { start: record.offset, end: record.offset + record.length };
+            self.make_pending(&mut self.working(), slot, range);
+        }
+    }
+
+    /// Frees the ring up to `position`: what lies before needs it no more.
     ///
     /// # Panics
     /// Beyond what was drained: the ring would overwrite records that nobody has read.
     pub fn release(&self, position: u64) {
-        let mut reading = self.reading();
-        assert!(position <= reading.reader.position(), "only what was drained can be released");
-        if position > reading.released {
-            reading.released = position;
-            self.program.control.word(control::TAIL).store(position, Ordering::Release);
+        let reader = self.reading();
+        assert!(position <= reader.position(), "only what was drained can be released");
+        if position > self.tail() {
+            self.maps.word(control::TAIL).store(position, Ordering::Release);
         }
     }
 
-    /// Waits until a record is ready, or capture ends, or the time is over; true when there is
-    /// something to do.
+    /// Waits until there are records, or a loss, or the time is over; true when there is something
+    /// to do. Right after the ring was found empty it rests for [`Options::rest`] first, unless
+    /// [`Options::wake_bytes`] come.
     #[must_use]
     pub fn wait_readable(&self, timeout: Duration) -> bool {
-        if self.something_to_do() {
+        let begun = Instant::now();
+        let idle = self.working().idle;
+        if !idle && self.something_to_do() {
             return true;
         }
-        // The flag before the second look: a record that is committed in between either is seen by
-        // that look, or its writer sees the flag and wakes us.
-        self.program.control.word(control::WAITING).store(1, Ordering::SeqCst);
-        if !self.something_to_do() {
-            self.program.wake.wait(timeout);
+        let rest = self.options.rest.min(timeout);
+        self.sleep_until(self.drained() + self.options.wake_bytes.max(1), rest);
+        while !self.something_to_do() && begun.elapsed() < timeout {
+            self.sleep_until(self.drained() + 1, timeout.saturating_sub(begun.elapsed()));
         }
-        self.program.control.word(control::WAITING).store(0, Ordering::SeqCst);
         self.something_to_do()
     }
 
+    /// Sleeps until the head is there, or something is lost, or the time is over.
+    fn sleep_until(&self, head: u64, timeout: Duration) {
+        // The word before the look: a record that is reserved in between either is seen by that
+        // look, or its writer sees the word and wakes us.
+        self.maps.set(control::WAKE_AT, head);
+        if self.head() < head && self.next_loss().is_none() && !timeout.is_zero() {
+            self.maps.wake.wait(timeout);
+        }
+        self.maps.set(control::WAKE_AT, 0);
+    }
+
     fn something_to_do(&self) -> bool {
-        let reading = self.reading();
-        match self.loss(&reading) {
-            Some(_) => true,
-            None => reading.reader.position() < self.head() && reading.reader.ready(),
+        let reader = self.reading();
+        self.next_loss().is_some()
+            || reader.position() < self.head() && reader.ready(&self.maps.ring)
+    }
+
+    /// What is captured of one disk now.
+    ///
+    /// # Panics
+    /// When `disk` is no target.
+    #[must_use]
+    pub fn mode(&self, disk: DiskIndex) -> Mode {
+        let slot = self.slot(disk);
+        match self.broken().map(|loss| loss.reason).or(self.loss_of(slot).map(|(why, _)| why)) {
+            Some(reason) => Mode::Bitmap(reason),
+            None => Mode::Data,
         }
     }
 
-    /// Whether bytes are being captured. After a loss, records before its position can still be
-    /// drained.
+    /// A loss whose position the reader has reached: once for each, and [`Capture::drain`] goes on
+    /// behind it only afterwards. The caller opens a window at this place of its log.
+    #[must_use]
+    pub fn take_loss(&self) -> Option<Loss> {
+        let position = self.drained();
+        let loss = self.next_loss().filter(|loss| position >= loss.at)?;
+        for slot in 0..self.disks.len() {
+            if loss.disk.is_none_or(|disk| disk == self.disks[slot].0) {
+                self.maps.target_set(slot, target::TAKEN, 1);
+            }
+        }
+        Some(loss)
+    }
+
+    /// The first loss that was not taken.
+    fn next_loss(&self) -> Option<Loss> {
+        let taken = |slot| self.maps.target_get(slot, target::TAKEN) != 0;
+        let slots = 0..self.disks.len();
+        if let Some(loss) = self.broken() {
+            // It lies before anything that was not read yet.
+            return slots.clone().any(|slot| !taken(slot)).then_some(loss);
+        }
+        self.losses().filter(|(slot, _)| !taken(*slot)).map(|(_, loss)| loss).min_by_key(|l| l.at)
+    }
+
+    fn losses(&self) -> impl Iterator<Item = (usize, Loss)> {
+        self.disks.iter().enumerate().filter_map(|(slot, (disk, _))| {
+            let (reason, at) = self.loss_of(slot)?;
+            Some((slot, Loss { reason, disk: Some(*disk), at }))
+        })
+    }
+
+    pub(crate) fn loss_of(&self, slot: usize) -> Option<(LostReason, u64)> {
+        layout::unpack_lost(self.maps.target_get(slot, target::LOST))
+    }
+
+    /// Whether bytes of all disks are being captured. After a loss, records before its position can
+    /// still be drained.
     #[must_use]
     pub fn state(&self) -> State {
-        self.loss(&self.reading()).map_or(State::Data, State::Lost)
+        let first = || self.losses().map(|(_, loss)| loss).min_by_key(|loss| loss.at);
+        self.broken().or_else(first).map_or(State::Data, State::Lost)
     }
 
-    /// True when capture has ended and everything before the loss was drained.
+    /// True when bytes of a disk are not captured any more, and everything before that was drained.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let reading = self.reading();
-        self.loss(&reading).is_some_and(|loss| reading.reader.position() >= loss.at)
-    }
-
-    fn loss(&self, reading: &Reading) -> Option<Loss> {
-        // What the loader found lies before anything that it has not read yet.
-        if let Some(loss) = reading.loss {
-            return Some(loss);
+        match self.state() {
+            State::Data => false,
+            State::Lost(loss) => self.drained() >= loss.at,
         }
-        let lost = self.program.control.word(control::LOST).load(Ordering::SeqCst);
-        let (reason, slot, at) = layout::unpack_lost(lost)?;
-        let disk = self.disks.get(usize::from(slot)).map(|(index, _)| *index);
-        Some(Loss { reason, disk, at })
     }
 
-    /// Ends capture for good, with this reason.
+    /// Ends data mode of all disks, with this reason.
     pub fn stop(&self, reason: LostReason) {
-        let mut reading = self.reading();
-        self.program.stop();
-        if self.loss(&reading).is_none() {
-            reading.loss = Some(Loss { reason, disk: None, at: self.head() });
+        for (disk, _) in &self.disks {
+            self.fall_back(*disk, reason);
         }
+    }
+
+    /// The ring can't be read any further: only a new load can capture bytes. Marking goes on.
+    fn break_at(&self, reason: LostReason, at: u64) {
+        self.broken.store(layout::pack_lost(reason, at), Ordering::SeqCst);
+        for slot in 0..self.disks.len() {
+            self.maps.target_set(slot, target::TAKEN, 0);
+            self.maps.target_set(slot, target::LOST, layout::pack_lost(reason, at));
+            self.maps.target_set(slot, target::MODE, layout::MODE_BITMAP);
+        }
+    }
+
+    pub(crate) fn broken(&self) -> Option<Loss> {
+        let (reason, at) = layout::unpack_lost(self.broken.load(Ordering::SeqCst))?;
+        Some(Loss { reason, disk: None, at })
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken().is_some()
     }
 
     /// Whether a target is still the same disk.
@@ -335,7 +359,7 @@ impl Capture {
     #[must_use]
     pub fn disk_state(&self, disk: DiskIndex) -> DiskState {
         let slot = self.slot(disk);
-        let replaced = self.counter(slot, counters::REPLACED) != 0;
+        let replaced = self.maps.count(slot, counters::REPLACED) != 0;
         if replaced || !self.disks[slot].1.is_present() {
             DiskState::Replaced
         } else {
@@ -343,20 +367,22 @@ impl Capture {
         }
     }
 
-    /// Counts of one disk.
-    ///
-    /// # Panics
-    /// When `disk` is no target.
+    /// How often a disk came back into data mode, in this process.
     #[must_use]
-    pub fn counters(&self, disk: DiskIndex) -> Counters {
-        let slot = self.slot(disk);
-        Counters {
-            submitted: self.counter(slot, counters::SUBMITTED),
-            completed: self.counter(slot, counters::COMPLETED),
-            failed: self.counter(slot, counters::FAILED),
-            beside: self.counter(slot, counters::BESIDE),
-            missed: self.counter(slot, counters::MISSED),
-            bytes: self.counter(slot, counters::BYTES),
+    pub fn returns(&self) -> u64 {
+        self.working().returned
+    }
+
+    /// Ends the capture and removes its pins: nothing is marked any more.
+    ///
+    /// # Errors
+    /// When a pin can't be removed.
+    pub fn detach(mut self) -> Result<(), CaptureError> {
+        self.maps.set(control::MODE, 0);
+        self.links.clear();
+        match self.pinned.take() {
+            Some(pinned) => pinned.pins.remove_all(),
+            None => Ok(()),
         }
     }
 
@@ -364,55 +390,11 @@ impl Capture {
         self.disks.iter().position(|(index, _)| *index == disk).expect("the disk is a target")
     }
 
-    fn counter(&self, slot: usize, offset: usize) -> u64 {
-        let at = control::COUNTERS + slot * layout::COUNTERS_BYTES + offset;
-        self.program.control.word(at).load(Ordering::Relaxed)
-    }
-
-    fn reading(&self) -> MutexGuard<'_, Reading> {
+    fn reading(&self) -> MutexGuard<'_, Reader> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn payload_bytes(record: &Captured) -> usize {
-    match &record.kind {
-        crate::CapturedKind::Write(data) => data.len(),
-        crate::CapturedKind::Zero | crate::CapturedKind::Discard | crate::CapturedKind::Failed => 0,
-    }
-}
-
-fn inspect(targets: &[Target]) -> Result<Vec<(DiskIndex, Disk)>, CaptureError> {
-    if targets.is_empty() || targets.len() > layout::TARGETS_MAX {
-        let count = targets.len();
-        let most = layout::TARGETS_MAX;
-        return Err(CaptureError::Targets(format!(
-            "{count} disks, where 1 to {most} are possible"
-        )));
-    }
-    let mut disks: Vec<(DiskIndex, Disk)> = Vec::with_capacity(targets.len());
-    for target in targets {
-        let disk = Disk::inspect(&target.path)?;
-        let twice = disks.iter().find(|(index, other)| {
-            *index == target.disk || (other.major, other.minor) == (disk.major, disk.minor)
-        });
-        if let Some((_, other)) = twice {
-            let (a, b) = (other.path.display(), disk.path.display());
-            return Err(CaptureError::Targets(format!("{a} and {b} are the same disk or index")));
-        }
-        disks.push((target.disk, disk));
-    }
-    Ok(disks)
-}
-
-/// A load key: random, so that bytes of an earlier load never look committed, and never 0 ("no
-/// incarnation").
-fn random() -> Result<u64, CaptureError> {
-    loop {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(CaptureError::Random)?;
-        match u64::from_ne_bytes(bytes) {
-            0 => {}
-            key => return Ok(key),
-        }
+    pub(crate) fn working(&self) -> MutexGuard<'_, Working> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

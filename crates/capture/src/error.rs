@@ -132,6 +132,21 @@ pub enum CaptureError {
         #[source]
         source: libbpf_rs::Error,
     },
+    /// A pin, or the directory for it.
+    #[error("pin the capture at {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process uses these pins.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The ring or the bitmaps are larger than the kernel's maps can be.
+    #[error("the ring or the bitmaps are too large")]
+    TooLarge,
     /// The memory shared with the program.
     #[error("map the capture program's memory: {0}")]
     Map(#[source] std::io::Error),
@@ -186,10 +201,13 @@ impl CaptureError {
             | Self::Targets(_)
             | Self::SelfTest(_)
             | Self::Position { .. }
+            | Self::TooLarge
             | Self::DiskReplaced(_) => Class::Permanent,
             Self::Inspect { .. }
             | Self::Program { .. }
             | Self::Map(_)
+            | Self::Pin { .. }
+            | Self::InUse(_)
             | Self::Scratch { .. }
             | Self::Random(_)
             | Self::Barrier { .. }

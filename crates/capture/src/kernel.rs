@@ -4,8 +4,9 @@ use crate::CaptureError;
 use std::fs;
 use std::path::Path;
 
-/// The first kernel that has all that the program uses (`bpf_loop`); older ones are refused.
-const VERSION_MIN: (u32, u32) = (5, 17);
+/// The first kernel on which the program can mark: atomic instructions with a result, and
+/// `bio.bi_bdev`. Distributions carry features back, so what else is needed is asked for by name.
+const VERSION_MIN: (u32, u32) = (5, 12);
 
 /// Addresses where the direct map and the array of pages begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,26 +32,32 @@ impl Bases {
     }
 }
 
-/// Refuses kernels that can't capture, each with what is missing.
+/// Refuses kernels on which writes can't even be marked, each with what is missing.
 ///
 /// # Errors
 /// [`CaptureError::Kernel`].
-pub(crate) fn check() -> Result<(), CaptureError> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let refuse = |missing: &str| {
-        Err(CaptureError::Kernel { release: release.clone(), missing: missing.to_owned() })
-    };
+pub(crate) fn check_marking() -> Result<(), CaptureError> {
     if !cfg!(target_arch = "x86_64") {
         return refuse("only x86-64 is supported so far");
     }
+    let release = release();
     if version(&release).is_none_or(|found| found < VERSION_MIN) {
-        return refuse("Linux 5.17 or newer is needed");
+        return refuse("Linux 5.12 or newer is needed");
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return refuse(
             "/sys/kernel/btf/vmlinux is missing: a kernel with CONFIG_DEBUG_INFO_BTF is needed",
         );
     }
+    Ok(())
+}
+
+/// Refuses kernels on which bytes can't be captured; whether they can be where this finds nothing
+/// is what the self-test decides.
+///
+/// # Errors
+/// [`CaptureError::Kernel`].
+pub(crate) fn check_data() -> Result<(), CaptureError> {
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
         return refuse(
@@ -58,6 +65,14 @@ pub(crate) fn check() -> Result<(), CaptureError> {
         );
     }
     Ok(())
+}
+
+fn refuse(missing: &str) -> Result<(), CaptureError> {
+    Err(CaptureError::Kernel { release: release(), missing: missing.to_owned() })
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -76,6 +91,6 @@ mod tests {
         assert_eq!(version("6.1-rc3"), Some((6, 1)));
         assert_eq!(version("x"), None);
         assert!(version("5.4.0").expect("parses") < VERSION_MIN);
-        assert!(version("5.17.0").expect("parses") >= VERSION_MIN);
+        assert!(version("5.12.0").expect("parses") >= VERSION_MIN);
     }
 }

@@ -1,35 +1,43 @@
 //! Captures the writes of a machine's disks, with their bytes and in one order, without a kernel
 //! module.
 //!
-//! An eBPF program (`bpf/capture.bpf.c`) sits where the block layer queues a write. It copies the
-//! bytes into a ring that this crate maps, before the write goes to the driver:
+//! An eBPF program (`bpf/capture.bpf.c`) sits where the block layer queues a write. It marks the
+//! blocks in a bitmap, and copies the bytes into a ring that this crate maps, before the write goes
+//! to the driver:
 //!
 //! ```text
-//!   submitter ──► block_bio_queue ──► reserve a place in the ring, copy, commit ──► driver
-//!                                        │                                            │
-//!                 Capture::drain ◄── ring (memory shared with the kernel)             │
-//!                 Capture::release ──► tail                                           │
-//!                 Capture::state  ◄── lost at … because …  ◄── block_bio_complete ◄───┘
+//!   submitter ──► block_bio_queue ──► mark, reserve a place in the ring, copy, commit ──► driver
+//!                                        │                                                  │
+//!                 Capture::drain ◄── ring, bitmap (memory shared with the kernel)           │
+//!                 Capture::release ──► tail                                                 │
+//!                 Capture::mode   ◄── a disk's loss: where, because … ◄── rq_issue, complete┘
 //! ```
+//!
+//! Each disk is in one of two [`Mode`]s. In *data* every write is in the ring. In *bitmap* only the
+//! blocks are known, because the ring was full or something could not be captured; other disks go
+//! on. The bitmap is kept beneath data mode too.
 //!
 //! # Invariants
 //! * The order of reservation is the order of the log, across all disks and processors.
-//! * Everything before the position of a loss is a consistent prefix; nothing behind it is ever
-//!   handed out.
+//! * Records of a disk before the position of its loss are a consistent prefix.
+//! * A block that is not durable at the target has a bit, or a record that is still in the ring
+//!   (trap T-3). A write that can't be marked makes the whole disk dirty.
 //! * Production is never delayed: a full ring ends data mode ([`LostReason::Overflow`]), it does
 //!   not wait.
 //! * Bytes are trusted only after the [`self_test`] has compared them: [`Capture::start`] runs it
-//!   first.
+//!   before it loads.
 //! * A target is a disk, not a number: device number *and* disk sequence (trap T-8).
-//! * No program is pinned: the end of the process, however it comes, detaches everything.
+//! * With [`Options::pin`] everything outlives the process; a new program is active before the old
+//!   one is detached (decision 0015). Without it the end of the process detaches everything.
 //!
 //! # How an agent uses it
 //! ```text
 //!   Capture::start(targets, options)   options.pin: where it survives the agent's death
 //!     origin()
-//!       Fresh     no disk has a baseline: first copy or comparison, then set_baseline()
+//!       Fresh     no disk has a baseline: first copy or comparison, then settled_all()
 //!       Resumed   the receiver names incarnation(), and tail() ≤ its ring position ≤ head():
-//!                 seek() there and go on, without a catch-up. Else as Replaced.
+//!                 seek() there and go on; a catch-up only of disks that are not is_in_step().
+//!                 Else as Replaced.
 //!       Replaced  disks with has_baseline(): collect(), copy what is dirty; compare the others
 //!
 //!   pump, again and again:
@@ -53,33 +61,38 @@
 //! [`Capture`], then `bpf/capture.bpf.c`, then [`disk`] for what can't be captured.
 //!
 //! # Deliberately absent
-//! A bitmap beneath data mode and programs that outlive the agent: [`Options::pin`] is not used
-//! yet, every origin is `Fresh` and every disk dirty as a whole, which is slow and never wrong.
-//! Every loss is answered by a new load, which is a new incarnation, and a catch-up of the whole
-//! disks in compare mode. Two writes of the same place that are in flight at once (trap T-22) are
-//! not detected yet.
+//! Saving the bitmap over a reboot (the agent does, trap T-16), and any way to make a write wait.
+//! Zoned and DAX disks, and members of arrays, are refused: [`Disk::inspect`].
 
+mod adopt;
 mod barrier;
 mod bitmap;
 mod capture;
+mod counters;
 pub mod disk;
 mod error;
 mod kernel;
 mod layout;
 pub mod loopdev;
 mod mapping;
+mod maps;
 mod mode;
+mod open;
+mod options;
+mod pins;
 mod program;
 mod record;
 mod ring;
 mod self_test;
 
 pub use barrier::Quiet;
-pub use bitmap::detach;
-pub use capture::{Capture, Counters, DiskState, Options, RING_BYTES_MIN, State, Target};
+pub use capture::{Capture, DiskState, State};
+pub use counters::Counters;
 pub use disk::Disk;
 pub use error::{CaptureError, LostReason, SelfTestFailure};
 pub use mapping::AlignedBuffer;
 pub use mode::{Dirty, Mode, Origin};
+pub use options::{Fallback, Options, RING_BYTES_MIN, Target};
+pub use pins::detach;
 pub use record::{Captured, CapturedKind, Loss};
 pub use self_test::{SelfTestReport, self_test};

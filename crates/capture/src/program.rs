@@ -1,133 +1,207 @@
-//! Loads and attaches the eBPF program, and maps the memory shared with it.
+//! Loads and attaches the eBPF programs.
 
 use crate::disk::Disk;
 use crate::kernel::Bases;
-use crate::layout::{self, control};
-use crate::mapping::Mapping;
+use crate::layout::{self, control, target};
+use crate::maps::{Maps, membarrier};
 use crate::{CaptureError, Options};
+use landfall_types::{ByteRange, DiskIndex};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder};
-use rustix::mm::ProtFlags;
 use std::sync::Once;
-use std::sync::atomic::Ordering;
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/capture.bpf.o"));
 
-/// The loaded program. Dropping it detaches it: nothing is pinned.
+/// In the order in which they are attached: on_missed must run after on_queue on the same hook, so
+/// it comes after it; the others come before anything is captured, so that every write that
+/// on_queue sees is also seen ending.
+pub(crate) const HOOKS: [&str; 5] =
+    ["on_request_complete", "on_bio_complete", "on_issue", "on_queue", "on_missed"];
+
+/// Blocks of the bitmap are at least this large.
+const BLOCK_SHIFT_MIN: u64 = 12;
+
+/// Loaded programs that are not attached yet.
 pub(crate) struct Program {
-    /// First, so that it is dropped first: no program runs any more when the maps go.
-    links: Vec<Link>,
     object: Object,
-    pub(crate) control: Mapping,
-    pub(crate) flights: MapHandle,
-    pub(crate) wake: Wake,
+    pub(crate) maps: Maps,
+}
+
+/// Which program this binary contains: a pinned one of another hash is replaced.
+pub(crate) fn object_hash() -> u64 {
+    // FNV-1a: it has to tell our own builds apart, nothing more.
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// Where a disk's bits are.
+struct Place {
+    first_word: u64,
+    blocks: u64,
+    shift: u64,
+}
+
+/// Places for the bits of all disks, with blocks as small as `options.bitmap_bytes_max` allows; and
+/// the words of one plane.
+fn places(sizes: &[u64], options: &Options) -> (Vec<Place>, u64) {
+    let mut shift = BLOCK_SHIFT_MIN;
+    loop {
+        let mut words = 0;
+        let mut places = Vec::new();
+        for size in sizes {
+            let blocks = size.div_ceil(1 << shift);
+            places.push(Place { first_word: words, blocks, shift });
+            words += blocks.div_ceil(64);
+        }
+        if words * 8 * 3 <= options.bitmap_bytes_max || shift == 30 {
+            return (places, words.max(1));
+        }
+        shift += 1;
+    }
 }
 
 impl Program {
-    /// Loads it for `disks`; it captures nothing before [`Program::attach`]. Gives the mapped ring
-    /// as well.
+    /// Loads the programs for `disks`; they do nothing before [`Program::attach`].
     pub(crate) fn load(
-        disks: &[Disk],
+        disks: &[(DiskIndex, Disk)],
         key: u64,
         options: &Options,
-    ) -> Result<(Self, Mapping, u64), CaptureError> {
+    ) -> Result<Self, CaptureError> {
         route_messages();
         let step = |step| move |source| CaptureError::Program { step, source };
         let mut builder = ObjectBuilder::default();
         let mut open = builder.open_memory(OBJECT).map_err(step("open"))?;
         let segments = options.ring_bytes.div_ceil(layout::SEGMENT_BYTES).max(1);
-        let entries = u32::try_from(segments)
-            .map_err(|_| CaptureError::Targets("the ring is too large".to_owned()))?;
+        let sizes: Vec<u64> = disks.iter().map(|(_, disk)| disk.geometry.size_bytes).collect();
+        let (places, plane_words) = places(&sizes, options);
+        let processors = libbpf_rs::num_possible_cpus().map_err(step("count processors for"))?;
         for mut map in open.maps_mut() {
-            if map.name() == "ring" {
-                map.set_max_entries(entries).map_err(step("size the ring"))?;
-            }
+            let entries = match map.name().to_str() {
+                Some("ring") => segments,
+                Some("bits") => plane_words * 3,
+                Some("counts") => (processors * layout::TARGETS_MAX) as u64,
+                _ => continue,
+            };
+            let entries = u32::try_from(entries).map_err(|_| CaptureError::TooLarge)?;
+            map.set_max_entries(entries).map_err(step("size the maps"))?;
         }
         let object = open.load().map_err(step("load"))?;
-        let ring_bytes = usize::try_from(segments * layout::SEGMENT_VALUE)
-            .map_err(|_| CaptureError::Targets("the ring is too large".to_owned()))?;
-        let ring = map_of(&object, "ring")?;
-        let ring =
-            Mapping::of_map(&ring, 0, ring_bytes, ProtFlags::READ).map_err(CaptureError::Map)?;
-        let read_write = ProtFlags::READ | ProtFlags::WRITE;
-        let control_map = map_of(&object, "control")?;
-        let control = Mapping::of_map(&control_map, 0, layout::CONTROL_BYTES, read_write)
-            .map_err(CaptureError::Map)?;
-        let flights = map_of(&object, "flights")?;
-        let wake = Wake::new(map_of(&object, "wake")?)?;
-        let program = Self { links: Vec::new(), object, control, flights, wake };
-        program.configure(disks, key, segments, options)?;
-        Ok((program, ring, segments))
+        let maps = Maps::new(|name| map_of(&object, name))?;
+        let program = Self { object, maps };
+        program.configure(key, segments, plane_words, options)?;
+        program.configure_targets(disks, &places, options)?;
+        Ok(program)
     }
 
     fn configure(
         &self,
-        disks: &[Disk],
         key: u64,
         segments: u64,
+        plane_words: u64,
         options: &Options,
     ) -> Result<(), CaptureError> {
-        let set = |offset, value| self.control.word(offset).store(value, Ordering::SeqCst);
-        set(control::KEY, key);
-        set(control::SEGMENTS, segments);
-        set(control::RING_BYTES, segments * layout::SEGMENT_BYTES);
-        for (slot, disk) in disks.iter().enumerate() {
-            let at = control::TARGETS + slot * layout::TARGET_BYTES;
-            set(at, u64::from(disk.major) | u64::from(disk.minor) << 32);
-            set(at + 8, disk.diskseq);
-        }
-        set(control::TARGETS_COUNT, disks.len() as u64);
+        let maps = &self.maps;
+        maps.set(control::KEY, key);
+        maps.set(control::SEGMENTS, segments);
+        maps.set(control::RING_BYTES, segments * layout::SEGMENT_BYTES);
+        maps.set(control::PLANE_WORDS, plane_words);
+        maps.set(control::OBJECT, object_hash());
         self.run_read_bases()?;
         let fallback = Bases::fallback();
-        let known = |offset, otherwise| match self.control.load(offset) {
+        let known = |offset, otherwise| match maps.get(offset) {
             0 => otherwise,
             base => base,
         };
         let page_offset = known(control::PAGE_OFFSET_BASE, fallback.page_offset);
         let vmemmap = known(control::VMEMMAP_BASE, fallback.vmemmap);
-        set(control::PAGE_OFFSET_BASE, page_offset.wrapping_add(options.page_offset_error));
-        set(control::VMEMMAP_BASE, vmemmap);
+        maps.set(control::PAGE_OFFSET_BASE, page_offset.wrapping_add(options.page_offset_error));
+        maps.set(control::VMEMMAP_BASE, vmemmap);
+        Ok(())
+    }
+
+    fn configure_targets(
+        &self,
+        disks: &[(DiskIndex, Disk)],
+        places: &[Place],
+        options: &Options,
+    ) -> Result<(), CaptureError> {
+        let maps = &self.maps;
+        let mut exclusions = 0;
+        for (slot, ((index, disk), place)) in disks.iter().zip(places).enumerate() {
+            let ranges: Vec<ByteRange> = excluded(options, *index).collect();
+            if ranges.len() > layout::EXCLUSIONS_PER_TARGET_MAX
+                || exclusions + ranges.len() > layout::EXCLUSIONS_MAX
+            {
+                return Err(CaptureError::Targets("too many excluded ranges".to_owned()));
+            }
+            let set = |offset, value| maps.target_set(slot, offset, value);
+            set(target::MAJOR, u64::from(disk.major) | u64::from(disk.minor) << 32);
+            set(target::DISKSEQ, disk.diskseq);
+            set(target::FIRST_WORD, place.first_word);
+            set(target::BLOCKS, place.blocks);
+            set(target::BLOCK_SHIFT, place.shift);
+            set(target::SIZE_AND_INDEX, size_and_index(*index, disk));
+            set(target::EXCLUDED_FIRST, exclusions as u64);
+            set(target::EXCLUDED_COUNT, ranges.len() as u64);
+            for range in ranges {
+                let at = control::EXCLUSIONS + exclusions * layout::EXCLUSION_BYTES;
+                maps.set(at, range.start.div_ceil(512));
+                maps.set(at + 8, range.end / 512);
+                exclusions += 1;
+            }
+        }
+        maps.set(control::TARGETS_COUNT, disks.len() as u64);
         Ok(())
     }
 
     fn run_read_bases(&self) -> Result<(), CaptureError> {
-        let program = self
-            .object
-            .progs_mut()
-            .find(|program| program.name() == "read_bases")
-            .expect("the object has this program");
-        program.test_run(libbpf_rs::ProgramInput::default()).map(|_| ()).map_err(|source| {
-            CaptureError::Program { step: "ask the kernel for its bases with", source }
-        })
+        self.program("read_bases").test_run(libbpf_rs::ProgramInput::default()).map(|_| ()).map_err(
+            |source| CaptureError::Program { step: "ask the kernel for its bases with", source },
+        )
     }
 
-    /// Attaches the programs and switches data mode on.
-    pub(crate) fn attach(&mut self) -> Result<(), CaptureError> {
-        // on_missed must run after on_queue on the same hook, so it is attached after it; the
-        // others come before data mode is on, so that every write that on_queue sees is also seen
-        // ending.
-        for name in ["on_request_complete", "on_bio_complete", "on_queue", "on_missed"] {
-            let program = self
-                .object
-                .progs_mut()
-                .find(|program| program.name() == name)
-                .expect("the object has this program");
-            let link = program
+    fn program(&self, name: &str) -> libbpf_rs::ProgramMut<'_> {
+        let found = self.object.progs_mut().find(|program| program.name() == name);
+        found.expect("the object has this program")
+    }
+
+    /// A map, for pinning.
+    pub(crate) fn map(&self, name: &'static str) -> Result<MapHandle, CaptureError> {
+        map_of(&self.object, name)
+    }
+
+    /// Attaches the programs, and switches this mode on for all disks: from here on nothing is
+    /// missed.
+    pub(crate) fn attach(self, mode: u64) -> Result<(Maps, Vec<Link>), CaptureError> {
+        let mut links = Vec::new();
+        for name in HOOKS {
+            let link = self
+                .program(name)
                 .attach_trace()
                 .map_err(|source| CaptureError::Program { step: "attach", source })?;
-            self.links.push(link);
+            links.push(link);
         }
-        self.control.word(control::MODE).store(layout::MODE_DATA, Ordering::SeqCst);
+        let slots = usize::try_from(self.maps.get(control::TARGETS_COUNT)).expect("at most 32");
+        for slot in 0..slots {
+            self.maps.target_set(slot, target::MODE, mode);
+        }
+        self.maps.set(control::MODE, layout::MODE_DATA);
         // A hook that runs right now may have seen the old mode in on_queue and would see the new
         // one in on_missed: a false alarm. After this call every such run has ended.
         membarrier();
-        self.control.word(control::GUARD_MISSED).store(1, Ordering::SeqCst);
-        Ok(())
+        self.maps.set(control::GUARD_MISSED, 1);
+        Ok((self.maps, links))
     }
+}
 
-    /// Stops capturing; what is in the ring stays readable.
-    pub(crate) fn stop(&self) {
-        self.control.word(control::MODE).store(layout::MODE_LOST, Ordering::SeqCst);
-    }
+/// What is left out of a disk.
+pub(crate) fn excluded(options: &Options, disk: DiskIndex) -> impl Iterator<Item = ByteRange> {
+    options.excluded.iter().filter(move |(index, _)| *index == disk).map(|(_, range)| *range)
+}
+
+/// What a target is recognized by, beside its number and sequence.
+pub(crate) fn size_and_index(index: DiskIndex, disk: &Disk) -> u64 {
+    disk.geometry.size_bytes / 512 | u64::from(index.0) << 48
 }
 
 fn map_of(object: &Object, name: &'static str) -> Result<MapHandle, CaptureError> {
@@ -136,20 +210,8 @@ fn map_of(object: &Object, name: &'static str) -> Result<MapHandle, CaptureError
         .map_err(|source| CaptureError::Program { step: "share a map", source })
 }
 
-/// Waits until every program that runs now has ended.
-#[allow(unsafe_code)]
-fn membarrier() {
-    const CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no pointers; a kernel without it answers ENOSYS.
-    let answer = unsafe { libc::syscall(libc::SYS_membarrier, CMD_GLOBAL, 0, 0) };
-    if answer != 0 {
-        // Without it a false alarm is possible, which costs one more catch-up and loses nothing.
-        tracing::debug!("membarrier is not available");
-    }
-}
-
 /// libbpf writes to standard error unless told otherwise.
-fn route_messages() {
+pub(crate) fn route_messages() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |level, message| {
@@ -164,32 +226,19 @@ fn route_messages() {
     });
 }
 
-/// The map that wakes a sleeping loader: only its readiness matters, its content is thrown away.
-pub(crate) struct Wake {
-    map: MapHandle,
-    consumer: Mapping,
-    producer: Mapping,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Wake {
-    fn new(map: MapHandle) -> Result<Self, CaptureError> {
-        let read_write = ProtFlags::READ | ProtFlags::WRITE;
-        let consumer = Mapping::of_map(&map, 0, 4096, read_write).map_err(CaptureError::Map)?;
-        let producer =
-            Mapping::of_map(&map, 4096, 4096, ProtFlags::READ).map_err(CaptureError::Map)?;
-        Ok(Self { map, consumer, producer })
-    }
-
-    /// Sleeps until woken, or until the time is over.
-    pub(crate) fn wait(&self, timeout: std::time::Duration) {
-        let timeout = rustix::event::Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        let mut fds = [rustix::event::PollFd::new(&self.map, rustix::event::PollFlags::IN)];
-        // An interrupted wait is as good as a short one: the caller looks again.
-        let _interrupted = rustix::event::poll(&mut fds, Some(&timeout));
-        let produced = self.producer.word(0).load(Ordering::Acquire);
-        self.consumer.word(0).store(produced, Ordering::Release);
+    #[test]
+    fn blocks_grow_until_the_bits_fit() {
+        let options = |bitmap_bytes_max| Options { bitmap_bytes_max, ..Options::default() };
+        let (found, words) = places(&[1 << 30, 4096 * 65], &options(1 << 20));
+        assert_eq!((found[0].shift, found[0].first_word, found[0].blocks), (12, 0, 1 << 18));
+        assert_eq!((found[1].first_word, found[1].blocks), (4096, 65));
+        assert_eq!(words, 4096 + 2);
+        let (found, words) = places(&[1 << 40], &options(1 << 20));
+        assert!(words * 24 <= 1 << 20 && found[0].shift > 12);
+        assert_eq!(found[0].blocks, (1 << 40) >> found[0].shift);
     }
 }

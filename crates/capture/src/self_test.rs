@@ -34,8 +34,13 @@ pub fn self_test(options: &Options) -> Result<SelfTestReport, CaptureError> {
     let disk = LoopDevice::scratch(SCRATCH_BYTES as u64, LoopOptions::default())
         .map_err(scratch("set up a loop device"))?;
     let target = Target { disk: DiskIndex(0), path: disk.path().to_owned() };
-    let options = Options { ring_bytes: 4 * SCRATCH_BYTES as u64, ..options.clone() };
-    let capture = Capture::start_untested(&[target], options)?;
+    let options = Options {
+        ring_bytes: 4 * SCRATCH_BYTES as u64,
+        excluded: Vec::new(),
+        pin: None,
+        ..options.clone()
+    };
+    let capture = crate::open::open_untested(&[target], options)?;
     capture.barrier(PATIENCE)?;
     let mut pattern = AlignedBuffer::zeroed(SCRATCH_BYTES).map_err(scratch("get memory"))?;
     getrandom::fill(&mut pattern).map_err(CaptureError::Random)?;

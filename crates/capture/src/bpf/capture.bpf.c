@@ -2,158 +2,160 @@
 /*
  * Captures the writes of some disks, with their bytes, in one order.
  *
- * on_queue    runs in the submitter's context before a bio goes to the driver; reserves a place in
- * the ring and
- *             copies the bytes. The order of reservation is the order of the log, over all disks
- *             and processors: of two writes of which one had completed before the other was
- *             submitted, the first comes first.
+ * on_queue    runs in the submitter's context before a bio goes to the driver: marks the blocks,
+ *             reserves a place in the ring and copies the bytes. The order of reservation is the
+ *             order of the log, over all disks and processors: of two writes of which one had
+ *             completed before the other was submitted, the first comes first.
  * on_missed   runs after it on the same hook and notices when on_queue was skipped.
- * on_request_complete, on_bio_complete: the end of writes; they notice those that failed, and those
- * that no hook
- *             has seen.
+ * on_issue    guards the way to the driver: writes that came past the hook (trap T-7), and
+ *             commands that came past the block layer.
+ * on_request_complete, on_bio_complete: the end of writes; they notice those that failed, and
+ *             those that no hook has seen.
  *
  * Whatever goes wrong ends data mode with a reason. Nothing here waits, and nothing delays
  * production.
  */
-#include "ring.h"
+#include "copy.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* Takes the next vector of the bio; false when it can't be read. */
-static __always_inline bool next_vector(struct control *ctl, struct job *job)
-{
-	struct bio_vec *vector = (struct bio_vec *)job->vectors;
-	__u64 page = (__u64)BPF_CORE_READ(vector, bv_page);
-	__u32 length = BPF_CORE_READ(vector, bv_len);
-	__u32 offset = BPF_CORE_READ(vector, bv_offset);
-	__u32 skip = job->vector_skip;
+extern const void page_offset_base __ksym __weak;
+extern const void vmemmap_base __ksym __weak;
 
-	if (!page || page < ctl->vmemmap_base || length < skip)
-		return false;
-	/* A vector is physically contiguous, also over many pages, and the direct map is linear. */
-	job->source = ctl->page_offset_base +
-		      (page - ctl->vmemmap_base) / bpf_core_type_size(struct page) * PAGE_BYTES + offset + skip;
-	job->vector_left = length - skip;
-	job->vector_skip = 0;
-	job->vectors += bpf_core_type_size(struct bio_vec);
-	return true;
+static __always_inline __u64 sequence_of(struct gendisk *disk)
+{
+	return bpf_core_field_exists(disk->diskseq) ? BPF_CORE_READ(disk, diskseq) : 0;
 }
 
-static long copy_step(__u32 index, void *context)
+static __always_inline __u32 find_target_of(struct gendisk *disk)
+{
+	if (!disk)
+		return NO_TARGET;
+	return find_disk(BPF_CORE_READ(disk, major), BPF_CORE_READ(disk, first_minor),
+			 sequence_of(disk));
+}
+
+/* As find_target_of(), where the verifier knows the type: no call for each field. */
+static __always_inline __u32 find_target(struct bio *bio)
+{
+	struct block_device *device = bio->bi_bdev;
+	struct gendisk *disk;
+	__u64 sequence = 0;
+
+	if (!device)
+		return NO_TARGET;
+	disk = device->bd_disk;
+	if (bpf_core_field_exists(disk->diskseq))
+		sequence = disk->diskseq;
+	return find_disk(disk->major, disk->first_minor, sequence);
+}
+
+/* True when none of it is wanted. */
+__attribute__((noinline)) __u32 excluded(__u32 target, __u64 sector, __u64 bytes)
 {
 	struct control *ctl = get_control();
-	struct job *job = bpf_map_lookup_elem(&jobs, &zero);
-	__u32 chunk, done;
-	void *segment;
+	struct target *disk;
+	__u64 i;
 
-	if (!ctl || !job || !job->left)
-		return 1;
-	if (!job->record_done)
-		job->record_bytes = job->left < RECORD_DATA_MAX ? job->left : RECORD_DATA_MAX;
-	if (!job->vector_left && !next_vector(ctl, job))
-		goto bad;
-	chunk = job->record_bytes - job->record_done;
-	if (chunk > job->vector_left)
-		chunk = job->vector_left;
-	if (chunk > COPY_MAX)
-		chunk = COPY_MAX;
-	if (!chunk) /* an empty vector */
+	if (!ctl)
 		return 0;
-	segment = segment_at(ctl, job->position);
-	done = job->record_done;
-	if (!segment || done > RECORD_DATA_MAX)
-		goto bad;
-	segment += (job->position & (SEGMENT_BYTES - 8)) + sizeof(struct record);
-	if (bpf_probe_read_kernel(segment + done, chunk, (void *)job->source))
-		goto bad;
-	job->source += chunk;
-	job->vector_left -= chunk;
-	job->record_done += chunk;
-	job->left -= chunk;
-	if (job->record_done == job->record_bytes) {
-		commit(ctl, job->position, KIND_WRITE, job->target, job->offset, job->record_bytes,
-		       job->record_bytes);
-		job->position += sizeof(struct record) + job->record_bytes;
-		job->offset += job->record_bytes;
-		job->record_done = 0;
+	disk = get_target(ctl, target);
+	for (i = 0; i < EXCLUSIONS_PER_TARGET_MAX && i < disk->excluded_count; i++) {
+		__u64 at = disk->excluded_first + i;
+		struct exclusion *range = &ctl->exclusions[at & (EXCLUSIONS_MAX - 1)];
+
+		if (sector >= range->first && sector + (bytes >> 9) <= range->end)
+			return 1;
 	}
 	return 0;
-bad:
-	job->bad = 1;
-	return 1;
 }
 
-/* Copies a bio's bytes into as many records as they need, of one reservation. */
-static __always_inline void capture_bytes(struct control *ctl, struct bio *bio, __u32 target,
-					  __u32 bytes)
+static __always_inline bool is_excluded(struct control *ctl, __u32 target, __u64 sector,
+					__u64 bytes)
 {
-	__u64 records = ((__u64)bytes + RECORD_DATA_MAX - 1) / RECORD_DATA_MAX;
-	struct job *job = bpf_map_lookup_elem(&jobs, &zero);
-	__u64 position;
+	return get_target(ctl, target)->excluded_count && excluded(target, sector, bytes);
+}
 
-	if (!job)
-		return;
-	position = reserve(records * sizeof(struct record) + bytes, target);
-	if (position == NO_PLACE)
-		return;
-	job->vectors = (__u64)bio->bi_io_vec;
-	job->vectors += (__u64)bio->bi_iter.bi_idx * bpf_core_type_size(struct bio_vec);
-	job->vector_skip = bio->bi_iter.bi_bvec_done;
-	job->vector_left = 0;
-	job->position = position;
-	job->offset = bio->bi_iter.bi_sector << 9;
-	job->left = bytes;
-	job->record_done = 0;
-	job->target = target;
-	job->bad = 0;
-	bpf_loop(STEPS_MAX, copy_step, NULL, 0);
-	if (job->bad || job->left) {
-		/* The loader must not wait for a record that never comes: it finds this one and stops here. */
-		lose(ctl, LOST_UNREADABLE, target, job->position);
-		commit(ctl, job->position, KIND_UNREADABLE, target, job->offset, job->left, 0);
-		return;
-	}
-	__sync_fetch_and_add(&ctl->counters[target & (TARGETS_MAX - 1)].bytes, bytes);
+/* Every operation but these may write; also those that don't exist yet. */
+static __always_inline bool may_write(__u32 op)
+{
+	return op != OP_READ && op != OP_FLUSH && op != OP_DRV_IN;
+}
+
+static __always_inline bool is_encrypted(struct bio *bio)
+{
+	return bpf_core_field_exists(bio->bi_crypt_context) && bio->bi_crypt_context;
+}
+
+static __always_inline void lose_here(struct control *ctl, __u64 reason, __u32 target)
+{
+	lose(ctl, reason, target, READ_ONCE(ctl->head));
+}
+
+static __always_inline void lose_all(struct control *ctl, __u64 reason, __u32 target)
+{
+	WRITE_ONCE(get_target(ctl, target)->all_dirty, reason);
+	lose_here(ctl, reason, target);
 }
 
 SEC("tp_btf/block_bio_queue")
 int BPF_PROG(on_queue, struct bio *bio)
 {
+	__u32 op = bio->bi_opf & OP_MASK, bytes = bio->bi_iter.bi_size, target, bad;
+	__u64 sector = bio->bi_iter.bi_sector;
 	struct control *ctl = get_control();
-	__u32 op = bio->bi_opf & OP_MASK, bytes = bio->bi_iter.bi_size, target;
-	__u64 key = (__u64)bio, offset = bio->bi_iter.bi_sector << 9;
-	struct flight flight = {};
 
-	/* A bio without data is a flush. */
-	if (!(op & 1) || !bytes || !ctl || READ_ONCE(ctl->mode) != MODE_DATA)
+	if (!may_write(op) || !ctl || READ_ONCE(ctl->mode) == MODE_OFF)
+		return 0;
+	/* A write without data is a flush. */
+	if (!bytes && op == OP_WRITE)
 		return 0;
 	target = find_target(bio);
 	if (target >= TARGETS_MAX)
 		return 0;
-	flight.sequence = __sync_fetch_and_add(&ctl->sequence, 1);
-	flight.sector = bio->bi_iter.bi_sector;
-	flight.bytes = bytes;
-	flight.left = bytes;
-	flight.target = target;
-	if (bpf_map_update_elem(&flights, &key, &flight, BPF_ANY)) {
-		lose(ctl, LOST_FLIGHTS, target, READ_ONCE(ctl->head));
+	if (!bytes) {
+		lose_all(ctl, LOST_UNKNOWN_OP, target);
 		return 0;
 	}
-	__sync_fetch_and_add(&ctl->counters[target].submitted, 1);
+	if (is_excluded(ctl, target, sector, bytes)) {
+		COUNT(target, excluded, 1);
+		return 0;
+	}
+	COUNT(target, submitted, 1);
+	bad = mark(target, sector << 9, bytes);
+	if (bad)
+		lose_here(ctl, bad, target);
+	bad = begin_flight(key_of(bio), sector, bytes, target);
+	if (bad)
+		lose_here(ctl, bad, target);
+	if (op == OP_WRITE && is_encrypted(bio))
+		lose_here(ctl, LOST_ENCRYPTED, target);
+	bad = blocks_begin(target, sector, bytes);
+	if (bad) {
+		COUNT(target, overlaps, 1);
+		__sync_fetch_and_add(&get_target(ctl, target)->suspects, 1);
+	}
+	if (READ_ONCE(get_target(ctl, target)->mode) != MODE_DATA) {
+		COUNT(target, marked, 1);
+		return 0;
+	}
 	switch (op) {
 	case OP_WRITE:
 		capture_bytes(ctl, bio, target, bytes);
 		break;
 	case OP_WRITE_ZEROES:
-		put(ctl, KIND_ZERO, target, offset, bytes);
+		put(ctl, KIND_ZERO, target, sector << 9, bytes);
 		break;
 	case OP_DISCARD:
 	case OP_SECURE_ERASE:
-		put(ctl, KIND_DISCARD, target, offset, bytes);
+		put(ctl, KIND_DISCARD, target, sector << 9, bytes);
 		break;
 	default:
-		lose(ctl, LOST_UNKNOWN_OP, target, READ_ONCE(ctl->head));
+		/* It may write elsewhere than where it says, as a zone append does. */
+		lose_all(ctl, LOST_UNKNOWN_OP, target);
 	}
+	if (bad)
+		put(ctl, KIND_OVERLAP, target, sector << 9, bytes);
 	return 0;
 }
 
@@ -161,73 +163,94 @@ int BPF_PROG(on_queue, struct bio *bio)
 SEC("tp_btf/block_bio_queue")
 int BPF_PROG(on_missed, struct bio *bio)
 {
+	__u32 bytes = bio->bi_iter.bi_size, index, target;
+	__u64 sector = bio->bi_iter.bi_sector;
 	struct control *ctl = get_control();
-	__u32 bytes = bio->bi_iter.bi_size, target;
-	__u64 key = (__u64)bio;
 	struct flight *flight;
 
-	if (!(bio->bi_opf & 1) || !bytes || !ctl || !READ_ONCE(ctl->guard_missed) ||
-	    READ_ONCE(ctl->mode) != MODE_DATA)
+	if (!may_write(bio->bi_opf & OP_MASK) || !bytes || !ctl || !READ_ONCE(ctl->guard_missed))
 		return 0;
 	target = find_target(bio);
 	if (target >= TARGETS_MAX)
 		return 0;
-	flight = bpf_map_lookup_elem(&flights, &key);
-	if (flight && flight->sector == bio->bi_iter.bi_sector && flight->bytes == bytes)
+	index = flight_at(key_of(bio));
+	flight = flight_of(index);
+	if (index != NO_FLIGHT && flight && flight->sector == sector && flight->bytes == bytes)
 		return 0;
-	__sync_fetch_and_add(&ctl->counters[target].missed, 1);
-	lose(ctl, LOST_MISSED, target, READ_ONCE(ctl->head));
+	if (is_excluded(ctl, target, sector, bytes))
+		return 0;
+	COUNT(target, missed, 1);
+	mark(target, sector << 9, bytes);
+	begin_flight(key_of(bio), sector, bytes, target);
+	lose_here(ctl, LOST_MISSED, target);
 	return 0;
 }
 
-/* The write that this bio is, or was split off: a part lies in it and names it as its parent. */
-static __always_inline struct flight *find_flight(struct bio *bio, __u64 sector, __u64 *key)
+/* A write to a target that on_queue has not seen. */
+static __always_inline bool note_beside(struct control *ctl, __u32 target, __u64 sector,
+					__u64 bytes)
 {
-	struct flight *flight;
+	if (is_excluded(ctl, target, sector, bytes))
+		return false;
+	mark(target, sector << 9, bytes);
+	if (READ_ONCE(ctl->guard_beside))
+		lose_here(ctl, LOST_BESIDE, target);
+	return true;
+}
 
-	*key = (__u64)bio;
-	flight = bpf_map_lookup_elem(&flights, key);
-	if (flight)
-		return flight;
-	*key = (__u64)BPF_CORE_READ(bio, bi_private);
-	flight = bpf_map_lookup_elem(&flights, key);
-	/* Writes that are chained to their successor name it too, but don't lie in it. */
-	if (flight && sector >= flight->sector && sector - flight->sector <= flight->bytes >> 9)
-		return flight;
+static __always_inline struct gendisk *disk_of(struct request *request)
+{
+	struct request___old *old = (void *)request;
+
+	if (bpf_core_field_exists(request->q->disk))
+		return BPF_CORE_READ(request, q, disk);
+	if (bpf_core_field_exists(old->rq_disk))
+		return BPF_CORE_READ(old, rq_disk);
 	return NULL;
 }
 
+/*
+ * Looks at the first bio of a request only: on_request_complete looks at all of them, this one is
+ * earlier.
+ */
+SEC("tp_btf/block_rq_issue")
+int BPF_PROG(on_issue, struct request *request)
+{
+	__u32 op = request->cmd_flags & OP_MASK, target;
+	struct bio *bio = request->bio;
+	struct control *ctl = get_control();
+	__u64 sector;
+	bool whole;
+
+	if (!may_write(op) || !ctl || READ_ONCE(ctl->mode) == MODE_OFF)
+		return 0;
+	if (op == OP_DRV_OUT) {
+		target = find_target_of(disk_of(request));
+		if (target >= TARGETS_MAX)
+			return 0;
+		COUNT(target, pass_through, 1);
+		lose_all(ctl, LOST_PASS_THROUGH, target);
+		return 0;
+	}
+	if (!bio || !request->__data_len)
+		return 0;
+	sector = BPF_CORE_READ(bio, bi_iter.bi_sector);
+	if (find_flight(key_of(bio), sector, &whole) != NO_FLIGHT)
+		return 0;
+	target = find_target_of(disk_of(request));
+	if (target < TARGETS_MAX &&
+	    note_beside(ctl, target, request->__sector, request->__data_len))
+		COUNT(target, issued_beside, 1);
+	return 0;
+}
+
+/* The record before the flight's end: whoever sees no flight any more sees the failure. */
 static __always_inline void note_failure(struct control *ctl, __u32 target, __u64 offset,
 					 __u64 length)
 {
-	__sync_fetch_and_add(&ctl->counters[target & (TARGETS_MAX - 1)].failed, 1);
-	if (READ_ONCE(ctl->mode) == MODE_DATA)
+	COUNT(target, failed, 1);
+	if (READ_ONCE(get_target(ctl, target)->mode) == MODE_DATA)
 		put(ctl, KIND_FAILED, target & (TARGETS_MAX - 1), offset, length);
-}
-
-static __always_inline void end_flight(struct control *ctl, __u64 key, __u32 target)
-{
-	bpf_map_delete_elem(&flights, &key);
-	__sync_fetch_and_add(&ctl->counters[target & (TARGETS_MAX - 1)].completed, 1);
-}
-
-/* A write to a target has ended that on_queue has not seen. */
-static __always_inline void note_beside(struct control *ctl, __u32 target)
-{
-	__sync_fetch_and_add(&ctl->counters[target & (TARGETS_MAX - 1)].beside, 1);
-	if (READ_ONCE(ctl->guard_beside))
-		lose(ctl, LOST_BESIDE, target, READ_ONCE(ctl->head));
-}
-
-/* find_target() for a bio of which only the address is known. */
-static __always_inline __u32 find_target_of(struct bio *bio)
-{
-	struct gendisk *disk = BPF_CORE_READ(bio, bi_bdev, bd_disk);
-
-	if (!disk)
-		return NO_TARGET;
-	return find_disk(BPF_CORE_READ(disk, major), BPF_CORE_READ(disk, first_minor),
-			 BPF_CORE_READ(disk, diskseq));
 }
 
 /* Where on_request_complete stands in a request's bios; see struct job for why it is a map. */
@@ -244,14 +267,17 @@ struct {
 	__type(value, struct walk);
 } walks SEC(".maps");
 
-static long walk_step(__u32 index, void *context)
+#define BIOS_MAX (1U << 16)
+
+static long walk_step(__u32 number, void *context)
 {
 	struct control *ctl = get_control();
 	struct walk *walk = bpf_map_lookup_elem(&walks, &zero);
+	__u32 bytes, index, target;
 	struct flight *flight;
 	struct bio *bio;
-	__u64 key, sector;
-	__u32 bytes, target;
+	__u64 sector;
+	bool whole;
 
 	if (!ctl || !walk || !walk->bio || !walk->bytes)
 		return 1;
@@ -262,21 +288,20 @@ static long walk_step(__u32 index, void *context)
 		bytes = walk->bytes;
 	walk->bytes -= bytes;
 	walk->bio = (__u64)BPF_CORE_READ(bio, bi_next);
-	flight = find_flight(bio, sector, &key);
-	if (flight) {
-		target = flight->target;
-		/* The record before the flight's end: whoever sees no flight any more sees the failure. */
+	index = find_flight(key_of(bio), sector, &whole);
+	flight = flight_of(index);
+	if (index != NO_FLIGHT && flight) {
 		if (walk->failed)
-			note_failure(ctl, target, sector << 9, bytes);
+			note_failure(ctl, flight->target, sector << 9, bytes);
 		if (__sync_fetch_and_sub(&flight->left, bytes) == bytes)
-			end_flight(ctl, key, target);
+			end_flight(index, flight);
 		return 0;
 	}
-	if (!bytes || READ_ONCE(ctl->mode) != MODE_DATA)
+	if (!bytes)
 		return 0;
-	target = find_target_of(bio);
-	if (target < TARGETS_MAX)
-		note_beside(ctl, target);
+	target = find_target_of(BPF_CORE_READ(bio, bi_bdev, bd_disk));
+	if (target < TARGETS_MAX && note_beside(ctl, target, sector, bytes))
+		COUNT(target, beside, 1);
 	return 0;
 }
 
@@ -285,13 +310,25 @@ SEC("tp_btf/block_rq_complete")
 int BPF_PROG(on_request_complete, struct request *request, __u8 error, unsigned int bytes)
 {
 	struct walk *walk = bpf_map_lookup_elem(&walks, &zero);
+	__u32 op = request->cmd_flags & OP_MASK;
+	struct control *ctl = get_control();
+	int i;
 
-	if (!(request->cmd_flags & 1) || !walk)
+	if (!may_write(op) || op == OP_DRV_OUT || !walk || !ctl ||
+	    READ_ONCE(ctl->mode) == MODE_OFF)
 		return 0;
 	walk->bio = (__u64)request->bio;
 	walk->bytes = bytes;
 	walk->failed = error;
-	bpf_loop(BIOS_MAX, walk_step, NULL, 0);
+	/* Most requests have one bio; the loop is a call for each. */
+	if (walk_step(0, NULL))
+		return 0;
+	if (HAS_LOOP)
+		bpf_loop(BIOS_MAX, walk_step, NULL, 0);
+	else
+		for (i = 0; i < 64; i++)
+			if (walk_step(i, NULL))
+				break;
 	return 0;
 }
 
@@ -299,32 +336,36 @@ int BPF_PROG(on_request_complete, struct request *request, __u8 error, unsigned 
 SEC("tp_btf/block_bio_complete")
 int BPF_PROG(on_bio_complete, struct request_queue *queue, struct bio *bio)
 {
+	__u32 op = bio->bi_opf & OP_MASK, index, target;
+	__u64 sector = bio->bi_iter.bi_sector;
 	struct control *ctl = get_control();
-	__u64 key, sector = bio->bi_iter.bi_sector;
 	struct flight *flight;
-	__u32 target;
+	bool whole;
 
-	if (!(bio->bi_opf & 1) || !ctl)
+	if (!may_write(op) || !ctl || READ_ONCE(ctl->mode) == MODE_OFF)
 		return 0;
-	flight = find_flight(bio, sector, &key);
-	if (flight) {
-		target = flight->target;
-		if (key != (__u64)bio)
+	index = find_flight(key_of(bio), sector, &whole);
+	flight = flight_of(index);
+	if (index != NO_FLIGHT && flight) {
+		if (!whole)
 			return 0;
 		if (bio->bi_status)
-			note_failure(ctl, target, flight->sector << 9, flight->bytes);
-		end_flight(ctl, key, target);
+			note_failure(ctl, flight->target, flight->sector << 9, flight->bytes);
+		end_flight(index, flight);
 		return 0;
 	}
-	if (READ_ONCE(ctl->mode) != MODE_DATA)
-		return 0;
 	/* An empty flush is no write. */
-	if (!bio->bi_vcnt && (bio->bi_opf & OP_MASK) == OP_WRITE &&
+	if (!bio->bi_vcnt && op == OP_WRITE &&
 	    bio->bi_opf & 1U << bpf_core_enum_value(enum req_flag_bits, __REQ_PREFLUSH))
 		return 0;
 	target = find_target(bio);
-	if (target < TARGETS_MAX)
-		note_beside(ctl, target);
+	if (target >= TARGETS_MAX || !READ_ONCE(ctl->guard_beside))
+		return 0;
+	/* How long it was is not known any more: it has been advanced to its end, if it went well. */
+	if (is_excluded(ctl, target, sector, 0) || is_excluded(ctl, target, sector - 1, 0))
+		return 0;
+	COUNT(target, beside, 1);
+	lose_all(ctl, LOST_BESIDE, target);
 	return 0;
 }
 

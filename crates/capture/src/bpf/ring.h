@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The ring and the other maps: reserving a place, committing a record, ending data mode.
+ * Control words and the ring: reserving a place, committing a record, ending data mode.
  */
 #pragma once
 
@@ -19,8 +19,6 @@
 #define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
 
 #define TRIES_MAX 64
-#define STEPS_MAX (1U << 20)
-#define BIOS_MAX (1U << 16)
 #define PAGE_BYTES 4096
 #define NO_TARGET 0xffffffffU
 #define NO_PLACE 0xffffffffffffffffULL
@@ -45,48 +43,20 @@ struct {
 	__type(value, struct segment);
 } ring SEC(".maps");
 
+/* One line per target and processor: counting there never waits for another processor. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, FLIGHTS_MAX);
-	__type(key, __u64);
-	__type(value, struct flight);
-} flights SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TARGETS_MAX); /* the loader multiplies it by the processors */
+	__type(key, __u32);
+	__type(value, struct counters);
+} counts SEC(".maps");
 
 /* Carries no data: it wakes a loader that sleeps. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
 } wake SEC(".maps");
-
-/*
- * State of one copy. In a map rather than on the stack: what is loaded from a map is unknown to the
- * verifier, so the loop below converges on every kernel. on_queue can't interrupt itself on a
- * processor (the kernel then skips it, which on_missed sees), so one per processor is enough.
- */
-struct job {
-	__u64 vectors;		/* address of the next struct bio_vec */
-	__u64 source;		/* address of the next byte */
-	__u64 position;		/* of the record being filled */
-	__u64 offset;		/* on the disk, of that record */
-	__u32 vector_left;	/* bytes left in the current vector */
-	__u32 vector_skip;	/* bytes of the first vector that are not part of the bio */
-	__u32 left;		/* bytes left of the bio, the record's included */
-	__u32 record_bytes;
-	__u32 record_done;
-	__u32 target;
-	__u32 bad;
-	__u32 unused;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct job);
-} jobs SEC(".maps");
-
-extern const void page_offset_base __ksym __weak;
-extern const void vmemmap_base __ksym __weak;
 
 static const __u32 zero;
 
@@ -95,29 +65,50 @@ static __always_inline struct control *get_control(void)
 	return bpf_map_lookup_elem(&control, &zero);
 }
 
-static __always_inline void wake_loader(struct control *ctl)
+static __always_inline struct target *get_target(struct control *ctl, __u32 target)
 {
-	__u64 token = 1;
+	__u64 index = target;
 
-	if (READ_ONCE(ctl->waiting) && __sync_lock_test_and_set(&ctl->waiting, 0))
+	/* The compiler may know that it is small enough; the verifier must see it. */
+	asm volatile("%0 &= %1" : "+r"(index) : "i"(TARGETS_MAX - 1));
+	return &ctl->targets[index];
+}
+
+#define COUNT(target_, field_, n_)                                                             \
+	({                                                                                     \
+		__u32 at_ = bpf_get_smp_processor_id() * TARGETS_MAX +                         \
+			    ((target_) & (TARGETS_MAX - 1));                                   \
+		struct counters *counters_ = bpf_map_lookup_elem(&counts, &at_);               \
+		if (counters_)                                                                 \
+			__sync_fetch_and_add(&counters_->field_, (n_));                        \
+	})
+
+static __always_inline void wake_loader(struct control *ctl, __u64 head)
+{
+	__u64 token = 1, wake_at = READ_ONCE(ctl->wake_at);
+
+	if (wake_at && head >= wake_at && __sync_lock_test_and_set(&ctl->wake_at, 0))
 		bpf_ringbuf_output(&wake, &token, sizeof(token), BPF_RB_FORCE_WAKEUP);
 }
 
 /*
- * Ends data mode. What lies before `position` stays a consistent prefix; the first one to come says
- * where.
+ * Ends data mode of a target. What lies before `position` stays a consistent prefix; the first one
+ * to come says where.
  */
 static __always_inline void lose(struct control *ctl, __u64 reason, __u32 target, __u64 position)
 {
-	__u64 lost = reason << 58 | (__u64)(target & 63) << 52 | (position >> 3 & ((1ULL << 52) - 1));
+	struct target *disk = get_target(ctl, target);
 
-	__sync_val_compare_and_swap(&ctl->lost, 0, lost);
-	WRITE_ONCE(ctl->mode, MODE_LOST);
-	wake_loader(ctl);
+	if (READ_ONCE(disk->mode) != MODE_DATA)
+		return;
+	__sync_val_compare_and_swap(&disk->lost, 0,
+				    reason << 58 | (position >> 3 & ((1ULL << 58) - 1)));
+	WRITE_ONCE(disk->mode, MODE_BITMAP);
+	wake_loader(ctl, NO_PLACE);
 }
 
 /*
- * The two functions with loops are global on purpose: the verifier then looks at each once, and not
+ * The functions with loops are global on purpose: the verifier then looks at each once, and not
  * again for every way on from every round. They take and give numbers only.
  */
 
@@ -135,8 +126,8 @@ __attribute__((noinline)) __u32 find_disk(__u32 major, __u32 minor, __u64 diskse
 		if (target->major != major || target->first_minor != minor)
 			continue;
 		if (target->diskseq == diskseq)
-			return i;
-		WRITE_ONCE(ctl->counters[i].replaced, 1);
+			return READ_ONCE(target->mode) == MODE_OFF ? NO_TARGET : i;
+		COUNT(i, replaced, 1);
 	}
 	return NO_TARGET;
 }
@@ -161,17 +152,6 @@ __attribute__((noinline)) __u64 reserve(__u64 bytes, __u32 target)
 	}
 	lose(ctl, LOST_CONTENDED, target, head);
 	return NO_PLACE;
-}
-
-static __always_inline __u32 find_target(struct bio *bio)
-{
-	struct block_device *device = bio->bi_bdev;
-	struct gendisk *disk;
-
-	if (!device)
-		return NO_TARGET;
-	disk = device->bd_disk;
-	return find_disk(disk->major, disk->first_minor, disk->diskseq);
 }
 
 static __always_inline void *segment_at(struct control *ctl, __u64 position)
@@ -205,7 +185,7 @@ static __always_inline void commit(struct control *ctl, __u64 position, __u8 kin
 	record->unused1 = 0;
 	/* An exchange is a full barrier: whoever sees this word sees all that was written before. */
 	__sync_lock_test_and_set(&record->commit, (position + 1) ^ ctl->key);
-	wake_loader(ctl);
+	wake_loader(ctl, READ_ONCE(ctl->head));
 }
 
 static __always_inline void put(struct control *ctl, __u8 kind, __u32 target, __u64 offset,

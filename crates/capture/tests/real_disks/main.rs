@@ -5,4 +5,6 @@
 mod equality;
 mod losses;
 mod order;
+mod replica;
 mod rig;
+mod survival;
