@@ -160,6 +160,12 @@ pub(crate) const ALL: &[Package] = &[
         signs: &[Sign::Program("cryptsetup")],
     },
     Package {
+        name: "sqlite3",
+        need: Need::Run,
+        why: "a database on captured disks",
+        signs: &[Sign::Program("sqlite3")],
+    },
+    Package {
         name: "xfsprogs",
         need: Need::Run,
         why: "XFS in guests",

@@ -13,7 +13,7 @@ pub struct Counters {
     pub completed: u64,
     /// Of those, the ones that ended with an error.
     pub failed: u64,
-    /// Of those, the ones that are marked in the bitmap only.
+    /// Of those, the ones that were only marked, because the disk was in bitmap mode.
     pub marked: u64,
     /// Of those, the ones that began while another write of the same blocks was in flight (trap
     /// T-22).

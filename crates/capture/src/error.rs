@@ -64,6 +64,68 @@ impl LostReason {
     }
 }
 
+/// Why a disk can't be captured. Decided when it is to be protected, never later.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Nothing there.
+    #[error("there is no such device")]
+    Missing,
+    /// A file, for instance.
+    #[error("it is not a block device")]
+    NotBlockDevice,
+    /// Part of a disk.
+    #[error("it is a partition: protect the whole disk")]
+    Partition,
+    /// A drive without a medium, for instance.
+    #[error("its size is 0")]
+    Empty,
+    /// Nothing can change there.
+    #[error("it is read-only")]
+    ReadOnly,
+    /// Zoned storage.
+    #[error("it is zoned: its writes choose their own place")]
+    Zoned,
+    /// Written past the block layer.
+    #[error("it is written by direct access (DAX), past the block layer")]
+    Dax,
+    /// Other machines write to it too.
+    #[error("it holds a cluster file system: other machines write to it, unseen from here")]
+    Shared,
+    /// Part of an array (trap T-7).
+    #[error("it is a member of the array {on_top} ({level}): protect /dev/{on_top}")]
+    ArrayMember {
+        /// The array.
+        on_top: String,
+        /// Its kind.
+        level: String,
+    },
+    /// One of several ways to a disk.
+    #[error("it is one path to the multipath device {on_top}: protect /dev/{on_top}")]
+    Path {
+        /// The device with all paths.
+        on_top: String,
+    },
+}
+
+impl Unfit {
+    /// Stable code, kebab-case.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Missing => "no-such-device",
+            Self::NotBlockDevice => "not-a-block-device",
+            Self::Partition => "partition",
+            Self::Empty => "empty",
+            Self::ReadOnly => "read-only",
+            Self::Zoned => "zoned",
+            Self::Dax => "direct-access",
+            Self::Shared => "shared-disk",
+            Self::ArrayMember { .. } => "array-member",
+            Self::Path { .. } => "multipath-path",
+        }
+    }
+}
+
 /// What the self-test found.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestFailure {
@@ -109,7 +171,7 @@ pub enum CaptureError {
         /// As it was given.
         path: PathBuf,
         /// Why, and what to do.
-        reason: String,
+        reason: Unfit,
     },
     /// Reading what the system says about a disk.
     #[error("read {}", path.display())]

@@ -6,7 +6,19 @@ use std::path::Path;
 
 /// The first kernel on which the program can mark: atomic instructions with a result, and
 /// `bio.bi_bdev`. Distributions carry features back, so what else is needed is asked for by name.
-const VERSION_MIN: (u32, u32) = (5, 12);
+pub(crate) const VERSION_MIN: Release = Release(5, 12);
+
+/// Series of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Release(u32, u32);
+
+impl Release {
+    /// From `uname -r`.
+    pub(crate) fn parse(release: &str) -> Option<Self> {
+        let mut parts = release.split(|c: char| !c.is_ascii_digit());
+        Some(Self(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
 
 /// Addresses where the direct map and the array of pages begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +53,7 @@ pub(crate) fn check_marking() -> Result<(), CaptureError> {
         return refuse("only x86-64 is supported so far");
     }
     let release = release();
-    if version(&release).is_none_or(|found| found < VERSION_MIN) {
+    if Release::parse(&release).is_none_or(|found| found < VERSION_MIN) {
         return refuse("Linux 5.12 or newer is needed");
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -71,13 +83,9 @@ fn refuse(missing: &str) -> Result<(), CaptureError> {
     Err(CaptureError::Kernel { release: release(), missing: missing.to_owned() })
 }
 
-fn release() -> String {
+/// `uname -r`.
+pub(crate) fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -86,11 +94,12 @@ mod tests {
 
     #[test]
     fn releases_are_compared_as_numbers() {
-        assert_eq!(version("6.18.44-fc-v669"), Some((6, 18)));
-        assert_eq!(version("5.4.0-150-generic"), Some((5, 4)));
-        assert_eq!(version("6.1-rc3"), Some((6, 1)));
-        assert_eq!(version("x"), None);
-        assert!(version("5.4.0").expect("parses") < VERSION_MIN);
-        assert!(version("5.12.0").expect("parses") >= VERSION_MIN);
+        let parsed = |text| Release::parse(text);
+        assert_eq!(parsed("6.18.44-fc-v669"), Some(Release(6, 18)));
+        assert_eq!(parsed("5.4.0-150-generic"), Some(Release(5, 4)));
+        assert_eq!(parsed("6.1-rc3"), Some(Release(6, 1)));
+        assert_eq!(parsed("x"), None);
+        assert!(parsed("5.4.0").expect("parses") < VERSION_MIN);
+        assert!(parsed("5.12.0").expect("parses") >= VERSION_MIN);
     }
 }

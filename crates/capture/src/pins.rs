@@ -149,7 +149,8 @@ pub fn detach(pin: &Path) -> Result<bool, CaptureError> {
     Ok(true)
 }
 
-fn is_bpffs(path: &Path) -> bool {
+/// True where pins can be made.
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| {
         #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
         let magic = found.f_type as u64;

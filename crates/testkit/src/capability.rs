@@ -50,6 +50,21 @@ pub const ALL: &[Capability] = &[
         probe: || Command::new("mkfs.ext4").arg("-V").stderr(Stdio::null()).status().is_ok(),
     },
     Capability {
+        name: "xfs",
+        cure: "install the package xfsprogs; a kernel with XFS",
+        probe: || knows_file_system("xfs") && runs_with("mkfs.xfs", "-V"),
+    },
+    Capability {
+        name: "btrfs",
+        cure: "install the package btrfs-progs; a kernel with btrfs",
+        probe: || knows_file_system("btrfs") && runs("mkfs.btrfs"),
+    },
+    Capability {
+        name: "sqlite3",
+        cure: "install the package sqlite3",
+        probe: || runs("sqlite3"),
+    },
+    Capability {
         name: "qemu",
         cure: "install the packages qemu-system-x86 and busybox-static",
         probe: || runs("qemu-system-x86_64") && runs_with("busybox", "true"),
@@ -128,6 +143,15 @@ fn has_bpf() -> bool {
 
 fn has_fuse() -> bool {
     is_root() && has_kernel_capability(CAP_SYS_ADMIN) && opens("/dev/fuse") && runs("nbdfuse")
+}
+
+/// Built in, or a module that can be loaded.
+fn knows_file_system(name: &str) -> bool {
+    let known = || {
+        let all = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        all.lines().any(|line| line.trim() == name)
+    };
+    known() || Command::new("modprobe").arg(name).status().is_ok() && known()
 }
 
 fn runs(program: &str) -> bool {

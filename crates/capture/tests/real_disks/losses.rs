@@ -1,7 +1,7 @@
 //! Promise: whatever can't be captured is noticed, and what lies before it stays a consistent
 //! prefix.
 
-use crate::rig::{BARRIER_MAX, MIB, Mount, Rig, direct, filled, run, scratch, small_ring};
+use crate::rig::{BARRIER_MAX, Hanging, MIB, Mount, Rig, direct, filled, run, scratch, small_ring};
 use landfall_capture::loopdev::{LoopDevice, LoopOptions};
 use landfall_capture::{
     Capture, CaptureError, CapturedKind, DiskState, LostReason, Options, Quiet, State, Target,
@@ -125,50 +125,6 @@ fn failed_writes_are_reported() {
     drop((file, rig));
 }
 
-/// A disk whose writes hang: its backing file lies in a frozen file system.
-struct Hanging {
-    disk: LoopDevice,
-    mount: Option<Mount>,
-    _outer: LoopDevice,
-}
-
-impl Hanging {
-    fn new() -> Self {
-        let outer = scratch(32 * MIB);
-        run("mkfs.ext4", &["-q", "-F", outer.path().to_str().unwrap()]);
-        let mount = Mount::new(outer.path().to_str().unwrap(), &["-t", "ext4"]);
-        let backing = File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(mount.path().join("disk"))
-            .unwrap();
-        backing.set_len(MIB).unwrap();
-        let disk = LoopDevice::attach(&backing, LoopOptions::default()).unwrap();
-        Self { disk, mount: Some(mount), _outer: outer }
-    }
-
-    fn freeze(&self) -> Thaw {
-        let path = self.mount.as_ref().unwrap().path().to_owned();
-        run("fsfreeze", &["-f", path.to_str().unwrap()]);
-        Thaw(path)
-    }
-
-    fn target(&self) -> Target {
-        Target { disk: DiskIndex(0), path: self.disk.path().to_owned() }
-    }
-}
-
-/// Thaws at the latest when the test ends: a frozen file system hangs everything that comes later.
-struct Thaw(std::path::PathBuf);
-
-impl Drop for Thaw {
-    fn drop(&mut self) {
-        run("fsfreeze", &["-u", self.0.to_str().unwrap()]);
-    }
-}
-
 fn write_in_background(path: &Path) -> std::thread::JoinHandle<()> {
     let file = direct(path);
     std::thread::spawn(move || file.write_all_at(&filled(4096, 9), 0).unwrap())
@@ -202,7 +158,7 @@ fn the_barrier_waits_for_writes_in_flight() {
 }
 
 /// A write from before the capture that ends after the barrier: nobody has its bytes, so data mode
-/// is over.
+/// is over. To the program it is one that passed beside the hook (trap T-7).
 #[test]
 fn a_write_from_before_the_capture_is_noticed_when_it_ends() {
     if !require(&["loop", "bpf", "e2fsprogs"]) {
@@ -236,7 +192,7 @@ fn what_can_not_be_captured_is_refused_with_a_reason() {
     let refusal = |path: &str| {
         let target = Target { disk: DiskIndex(0), path: path.into() };
         match Capture::start(&[target], small_ring(2)).map(|_| ()).unwrap_err() {
-            CaptureError::Disk { reason, .. } => reason,
+            CaptureError::Disk { reason, .. } => reason.to_string(),
             other => panic!("{path}: {other:?}"),
         }
     };

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod equality;
+mod file_systems;
 mod losses;
+mod modes;
 mod order;
 mod replica;
 mod rig;

@@ -116,7 +116,7 @@ pub(crate) fn apply(images: &mut [Vec<u8>], record: &Captured) {
         CapturedKind::Write(data) => place.copy_from_slice(data),
         // A loop device over memory reads zeroes after a discard; others may not (trap T-23).
         CapturedKind::Zero | CapturedKind::Discard => place.fill(0),
-        CapturedKind::Failed => panic!("no write failed in this test"),
+        CapturedKind::Failed => panic!("no write failed in this test: {record:?}"),
     }
 }
 
@@ -193,5 +193,49 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _undone = Command::new("umount").arg(self.at.path()).status();
+    }
+}
+
+/// A disk whose writes hang: its backing file lies in a frozen file system.
+pub(crate) struct Hanging {
+    pub(crate) disk: LoopDevice,
+    mount: Option<Mount>,
+    _outer: LoopDevice,
+}
+
+impl Hanging {
+    pub(crate) fn new() -> Self {
+        let outer = scratch(32 * MIB);
+        run("mkfs.ext4", &["-q", "-F", outer.path().to_str().unwrap()]);
+        let mount = Mount::new(outer.path().to_str().unwrap(), &["-t", "ext4"]);
+        let backing = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(mount.path().join("disk"))
+            .unwrap();
+        backing.set_len(MIB).unwrap();
+        let disk = LoopDevice::attach(&backing, LoopOptions::default()).unwrap();
+        Self { disk, mount: Some(mount), _outer: outer }
+    }
+
+    pub(crate) fn freeze(&self) -> Thaw {
+        let path = self.mount.as_ref().unwrap().path().to_owned();
+        run("fsfreeze", &["-f", path.to_str().unwrap()]);
+        Thaw(path)
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target { disk: DiskIndex(0), path: self.disk.path().to_owned() }
+    }
+}
+
+/// Thaws at the latest when the test ends: a frozen file system hangs everything that comes later.
+pub(crate) struct Thaw(std::path::PathBuf);
+
+impl Drop for Thaw {
+    fn drop(&mut self) {
+        run("fsfreeze", &["-u", self.0.to_str().unwrap()]);
     }
 }
