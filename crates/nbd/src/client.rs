@@ -12,9 +12,13 @@ use crate::proto::{Command, Errno, Violation};
 use bytes::Bytes;
 use connection::{Connection, Wanted};
 use landfall_types::Class;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 /// Requests in flight on one connection; more wait.
 pub(crate) const REQUESTS_IN_FLIGHT_MAX: usize = 128;
@@ -37,6 +41,26 @@ pub enum ClientError {
     /// The server does not speak NBD as agreed.
     #[error("the server broke the protocol")]
     Protocol(#[source] Violation),
+    /// Nobody listens there.
+    #[error("connect to {address}")]
+    ConnectTcp {
+        /// `host:port`.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server won't begin TLS; nothing was said in the clear.
+    #[error("the server refuses TLS (reply {reply:#010x}): {message}")]
+    NoTls {
+        /// `REP_ERR_…`.
+        reply: u32,
+        /// The server's words.
+        message: String,
+    },
+    /// The server is not who it should be, or does not take our certificate.
+    #[error("TLS with the server could not begin")]
+    Tls(#[source] std::io::Error),
     /// The server does not give the export.
     #[error("the server refuses {export:?} (reply {reply:#010x}): {message}")]
     Refused {
@@ -68,10 +92,16 @@ impl ClientError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Connect { .. } | Self::Stream(_) | Self::Closed => Class::Transient,
+            Self::Connect { .. }
+            | Self::ConnectTcp { .. }
+            | Self::Tls(_)
+            | Self::Stream(_)
+            | Self::Closed => Class::Transient,
             Self::Failed { errno: Errno::Shutdown, .. } => Class::Fenced,
             Self::Failed { errno: Errno::Io | Errno::NoSpace, .. } => Class::Transient,
-            Self::Protocol(_) | Self::Refused { .. } | Self::Failed { .. } => Class::Permanent,
+            Self::Protocol(_) | Self::NoTls { .. } | Self::Refused { .. } | Self::Failed { .. } => {
+                Class::Permanent
+            }
             Self::TooLong(_) => Class::Bug,
         }
     }
@@ -92,6 +122,15 @@ pub struct ExportInfo {
     pub allocation: bool,
 }
 
+/// Whom a client believes, and what it shows.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// Trust and the client's certificate.
+    pub config: Arc<ClientConfig>,
+    /// The server's name, for configurations that compare it.
+    pub name: ServerName<'static>,
+}
+
 /// One connection to one export. Calls can be made concurrently; dropping it takes leave of the
 /// server.
 #[derive(Debug)]
@@ -110,11 +149,54 @@ impl Client {
         Self::over(reader, writer, export).await
     }
 
-    /// Negotiates on any pair of streams.
+    /// Connects to an export on TCP, with TLS and nothing before it.
+    ///
+    /// # Errors
+    /// [`ClientError`]: nobody there, no TLS, somebody else, or no such export.
+    pub async fn connect_tls(
+        address: &str,
+        tls: &ClientTls,
+        export: &str,
+    ) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::ConnectTcp { address: address.to_owned(), source };
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        Self::over_tls(stream, tls, export).await
+    }
+
+    /// Begins TLS on any stream and negotiates within it.
+    ///
+    /// # Errors
+    /// As [`Client::connect_tls`].
+    pub async fn over_tls<S>(stream: S, tls: &ClientTls, export: &str) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Halves of one stream that know no buffer: what follows the server's yes belongs to TLS.
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        negotiate::greet(&mut reader, &mut writer).await?;
+        negotiate::start_tls(&mut reader, &mut writer).await?;
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let connecting = connector.connect(tls.name.clone(), reader.unsplit(writer));
+        let stream = Box::pin(connecting).await.map_err(ClientError::Tls)?;
+        let (reader, writer) = tokio::io::split(stream);
+        Self::choose(reader, writer, export).await
+    }
+
+    /// Negotiates on any pair of streams, without TLS.
     ///
     /// # Errors
     /// [`ClientError`]: no NBD server, or no such export.
     pub async fn over<R, W>(mut reader: R, mut writer: W, export: &str) -> Result<Self, ClientError>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        negotiate::greet(&mut reader, &mut writer).await?;
+        Self::choose(reader, writer, export).await
+    }
+
+    async fn choose<R, W>(mut reader: R, mut writer: W, export: &str) -> Result<Self, ClientError>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -129,6 +211,7 @@ impl Client {
     /// [`ClientError`]: nobody there, or it does not list.
     pub async fn list_unix(path: &Path) -> Result<Vec<String>, ClientError> {
         let (mut reader, mut writer) = dial(path).await?.into_split();
+        negotiate::greet(&mut reader, &mut writer).await?;
         negotiate::list(&mut reader, &mut writer).await
     }
 

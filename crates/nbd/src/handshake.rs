@@ -10,16 +10,19 @@
 //! order. A negotiation is a dialogue (the client must wait for each answer), so reading exact
 //! amounts never splits a message.
 //!
-//! TLS: STARTTLS is answered "policy" on every stream so far (NOTLS mode; Unix sockets are guarded
-//! by their file mode). Its place is [`Handshake::on_option`]: an effect that makes the shell wrap
-//! its stream, and a fresh machine after it.
+//! TLS: [`Protection`] says what the stream needs. Where TLS is required (the protocol document's
+//! FORCEDTLS mode), nothing is told before it: every option but STARTTLS and ABORT is answered
+//! `ERR_TLS_REQD`, so that nobody on the way learns a name or makes a client go on in plain text.
+//! The shell wraps its stream at [`Effect::StartTls`] and goes on with the same machine; it must
+//! hold no byte that it read before, because whoever sits on the way could have put it there.
 
 use crate::proto::constants::{
     BASE_ALLOCATION, BASE_ALLOCATION_ID, BASE_WILDCARD, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES,
     INFO_BLOCK_SIZE, INFO_EXPORT, INFO_NAME, INIT_MAGIC, OPT_ABORT, OPT_EXPORT_NAME, OPT_GO,
     OPT_INFO, OPT_LIST, OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT, OPT_STARTTLS,
     OPT_STRUCTURED_REPLY, OPTION_MAGIC, REP_ACK, REP_ERR_INVALID, REP_ERR_POLICY, REP_ERR_SHUTDOWN,
-    REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO, REP_META_CONTEXT, REP_SERVER,
+    REP_ERR_TLS_REQD, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO, REP_META_CONTEXT,
+    REP_SERVER,
 };
 use crate::proto::limits::{
     BLOCK_BYTES_PREFERRED, EXPORTS_LISTED_MAX, OPTION_BYTES_MAX, OPTIONS_MAX, PAYLOAD_BYTES_MAX,
@@ -30,6 +33,17 @@ use crate::proto::{
     put_option_reply,
 };
 use bytes::{BufMut, Bytes, BytesMut};
+
+/// What protects the stream that is negotiated on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protection {
+    /// TLS is not offered: the mode of a Unix socket protects it, or it never leaves this machine.
+    NotOffered,
+    /// TLS has to begin before anything else.
+    Required,
+    /// TLS has begun.
+    Running,
+}
 
 /// Why an export can't be opened, as far as the client is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +87,8 @@ pub(crate) enum Effect {
     List,
     /// Open an export, or keep it if it is the one opened last: INFO and GO must tell the same.
     Open(String),
+    /// Begin TLS on the stream, and go on within it. Everything said before is flushed by then.
+    StartTls,
     /// The negotiation succeeded: requests follow.
     Transmit(Negotiated),
     /// Close the stream; nobody is at fault.
@@ -89,6 +105,9 @@ pub(crate) struct Negotiated {
     /// Block status may be asked for.
     pub(crate) allocation: bool,
 }
+
+const NO_DATA: &[u8] = b"the option carries no data";
+const TLS_FIRST: &[u8] = b"TLS must come first";
 
 /// Why an export is being opened.
 #[derive(Debug)]
@@ -113,6 +132,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     state: State,
+    protection: Protection,
     no_zeroes: bool,
     structured: bool,
     /// The export for which `base:allocation` was selected; it counts only if the client then
@@ -123,9 +143,10 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     /// Before the client's first byte.
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(protection: Protection) -> Self {
         Self {
             state: State::ClientFlags,
+            protection,
             no_zeroes: false,
             structured: false,
             allocation_for: None,
@@ -228,7 +249,37 @@ impl Handshake {
         if option == OPT_SET_META_CONTEXT {
             self.allocation_for = None;
         }
+        if self.protection == Protection::Required {
+            return self.answer(out, option, REP_ERR_TLS_REQD, TLS_FIRST);
+        }
         self.answer(out, option, REP_ERR_TOO_BIG, b"the option is too long");
+    }
+
+    /// The options that exist before TLS.
+    fn on_option_in_the_clear(
+        &mut self,
+        option: u32,
+        data: &[u8],
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Violation> {
+        match option {
+            OPT_EXPORT_NAME => return Err(Violation::PlainText),
+            OPT_STARTTLS if data.is_empty() => {
+                self.answer(out, option, REP_ACK, &[]);
+                self.protection = Protection::Running;
+                out.push(Effect::StartTls);
+            }
+            OPT_STARTTLS => self.answer(out, option, REP_ERR_INVALID, NO_DATA),
+            OPT_ABORT => self.abort(out),
+            _ => self.answer(out, option, REP_ERR_TLS_REQD, TLS_FIRST),
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, out: &mut Vec<Effect>) {
+        self.answer(out, OPT_ABORT, REP_ACK, &[]);
+        self.state = State::Over;
+        out.push(Effect::Close);
     }
 
     fn on_option(
@@ -237,18 +288,17 @@ impl Handshake {
         data: &[u8],
         out: &mut Vec<Effect>,
     ) -> Result<(), Violation> {
+        if self.protection == Protection::Required {
+            return self.on_option_in_the_clear(option, data, out);
+        }
         match option {
             OPT_EXPORT_NAME => {
                 let name = options::decode_name(data).map_err(|_| Violation::ExportNameRefused)?;
                 self.open(name, Purpose::ExportName, out);
             }
-            OPT_ABORT => {
-                self.answer(out, option, REP_ACK, &[]);
-                self.state = State::Over;
-                out.push(Effect::Close);
-            }
+            OPT_ABORT => self.abort(out),
             OPT_LIST | OPT_STRUCTURED_REPLY | OPT_STARTTLS if !data.is_empty() => {
-                self.answer(out, option, REP_ERR_INVALID, b"the option carries no data");
+                self.answer(out, option, REP_ERR_INVALID, NO_DATA);
             }
             OPT_LIST => {
                 self.state = State::Listing;
@@ -257,6 +307,9 @@ impl Handshake {
             OPT_STRUCTURED_REPLY => {
                 self.structured = true;
                 self.answer(out, option, REP_ACK, &[]);
+            }
+            OPT_STARTTLS if self.protection == Protection::Running => {
+                self.answer(out, option, REP_ERR_INVALID, b"TLS has begun already");
             }
             OPT_STARTTLS => {
                 self.answer(out, option, REP_ERR_POLICY, b"TLS is not offered on this socket");

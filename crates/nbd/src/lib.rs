@@ -15,6 +15,7 @@
 //!   may move (T-17).
 //! * What a peer claims (lengths, counts, names) is compared with [`proto::limits`] before memory
 //!   is taken for it.
+//! * On TCP nothing is said before TLS, neither by the server nor by our client.
 //! * A client can hold up only itself: bounds are per connection, and nothing waits for a client
 //!   while holding a lock.
 //!
@@ -25,8 +26,7 @@
 //! spoken and with which limits.
 //!
 //! # Absent on purpose
-//! TLS (its place in the negotiation is marked in `handshake.rs`), extended headers, and the old
-//! negotiation styles.
+//! Extended headers and the old negotiation styles (decision 0014).
 
 mod client;
 mod export;
@@ -38,7 +38,9 @@ mod server;
 pub mod testing;
 mod uri;
 
-pub use client::{Client, ClientError, ExportInfo};
+pub use client::{Client, ClientError, ClientTls, ExportInfo};
 pub use export::{Access, Export, ExportError, Exports, Extent};
-pub use server::{ListenError, Listener, Server, ServerOptions, SessionEnd, SessionError};
-pub use uri::unix_uri;
+pub use server::{
+    Endpoint, ListenError, Listener, Security, Server, ServerOptions, SessionEnd, SessionError,
+};
+pub use uri::{tls_uri, unix_uri};

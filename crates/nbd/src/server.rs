@@ -3,19 +3,26 @@
 //! One task per connection owns its negotiation and its requests ([`session`]); connections share
 //! only the exports and the [`registry`], so a bad or slow client harms nobody else.
 
+mod accept;
+mod endpoint;
 mod input;
 mod listener;
 mod negotiate;
 mod output;
 mod registry;
+mod serve;
 mod session;
 
+pub use endpoint::{Endpoint, Security};
 pub use listener::{ListenError, Listener};
 
 use crate::Exports;
 use crate::proto::Violation;
 use landfall_types::Class;
 use registry::Registry;
+use rustls::ServerConfig;
+use serve::Terms;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +33,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub struct ServerOptions {
     /// Connections at a time on one listener; more are closed at once.
     pub connections_max: usize,
+    /// Of these, connections that have not chosen an export yet; more are closed at once. On TCP
+    /// anybody can connect, but only who shows a certificate gets further.
+    pub negotiating_max: usize,
     /// Requests in flight on one connection; more are read when one is answered.
     pub requests_in_flight_max: usize,
     /// Payload bytes in flight on one connection, both ways, counted until the answer is handed to
@@ -42,6 +52,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            negotiating_max: 64,
             // QEMU keeps up to 16 in flight on a connection, libnbd's tools 64, fio what it is
             // told.
             requests_in_flight_max: 128,
@@ -59,6 +70,10 @@ pub enum SessionError {
     /// The stream broke.
     #[error("the stream to the client broke")]
     Stream(#[source] std::io::Error),
+    /// TLS could not begin: the client shows no certificate that is accepted here, or something
+    /// else on the way.
+    #[error("TLS with the client could not begin")]
+    Tls(#[source] std::io::Error),
     /// The client does not speak NBD as agreed.
     #[error("the client broke the protocol")]
     Protocol(#[source] Violation),
@@ -72,7 +87,7 @@ impl SessionError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Stream(_) | Self::NegotiationTime(_) => Class::Transient,
+            Self::Stream(_) | Self::Tls(_) | Self::NegotiationTime(_) => Class::Transient,
             Self::Protocol(violation) => violation.class(),
         }
     }
@@ -118,6 +133,21 @@ impl Server {
         Listener::bind(self.clone(), path)
     }
 
+    /// Listens on TCP: with TLS from the first option on, or without it where nobody else's
+    /// machine can connect.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ListenError`]: the address can't be had, or it is one that needs TLS.
+    pub fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        security: Security,
+    ) -> Result<Endpoint, ListenError> {
+        Endpoint::bind(self.clone(), address, security)
+    }
+
     /// Serves one client on any pair of streams until it leaves.
     ///
     /// # Errors
@@ -128,7 +158,25 @@ impl Server {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        session::serve(&self.shared, reader, writer).await
+        serve::serve(&self.shared, Terms::default(), reader, writer).await
+    }
+
+    /// As [`Server::serve`], on a stream that needs TLS first.
+    ///
+    /// # Errors
+    /// As [`Server::serve`], and [`SessionError::Tls`].
+    pub async fn serve_tls<R, W>(
+        &self,
+        tls: Arc<ServerConfig>,
+        reader: R,
+        writer: W,
+    ) -> Result<SessionEnd, SessionError>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let terms = Terms { tls: Some(tls), negotiating: None };
+        serve::serve(&self.shared, terms, reader, writer).await
     }
 
     /// Ends all connections to the exports with this name, and waits until none of their requests

@@ -18,6 +18,24 @@ pub fn unix_uri(socket: &Path, export: &str) -> String {
     uri
 }
 
+/// The NBD URI of an export on TCP with TLS: `nbds://HOST:PORT/EXPORT`. `host` is a name, an IPv4
+/// address, or an IPv6 address without brackets.
+///
+/// libnbd's programs take the directory of certificates in it as well: append
+/// `?tls-certificates=DIR`.
+#[must_use]
+pub fn tls_uri(host: &str, port: u16, export: &str) -> String {
+    let mut uri = String::from("nbds://");
+    if host.contains(':') {
+        write!(uri, "[{host}]").expect("writing to a string can't fail");
+    } else {
+        encode(&mut uri, host.as_bytes());
+    }
+    write!(uri, ":{port}/").expect("writing to a string can't fail");
+    encode(&mut uri, export.as_bytes());
+    uri
+}
+
 fn encode(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
         match byte {
@@ -30,7 +48,7 @@ fn encode(out: &mut String, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::unix_uri;
+    use super::{tls_uri, unix_uri};
     use std::path::Path;
 
     #[test]
@@ -44,5 +62,10 @@ mod tests {
             unix_uri(Path::new("/s"), "a?b#c%é"),
             "nbd+unix:///a%3Fb%23c%25%C3%A9?socket=/s"
         );
+        assert_eq!(
+            tls_uri("mt.example", 10809, "web 1/0@latest"),
+            "nbds://mt.example:10809/web%201/0@latest"
+        );
+        assert_eq!(tls_uri("fd00::1", 1, "a"), "nbds://[fd00::1]:1/a");
     }
 }

@@ -1,6 +1,6 @@
 use crate::files::{private_dir, read_public, read_secret, write_public, write_secret};
 use crate::identity::{Fingerprint, PeerIdentity, Role};
-use crate::{PkiError, request};
+use crate::{PkiError, names, request};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -20,6 +20,9 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60
 /// [`crate::Credentials::renewal_due`]), so a node may be switched off for four months and still
 /// come back.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// How long a disk client's certificate holds. It can't be taken back, so it is shorter than a
+/// member's; `landfall disk-client` makes the next one.
+pub const DISK_CLIENT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// How far the validity begins in the past: a node whose clock is behind, or is stepped back, still
 /// accepts what was signed just now. Only the beginning needs it; nothing that is signed today was
 /// valid for others before.
@@ -90,8 +93,26 @@ impl FleetAuthority {
         identity: PeerIdentity,
         now: SystemTime,
     ) -> Result<Certificate, PkiError> {
+        self.sign_named(request_pem, identity, &[], now)
+    }
+
+    /// As [`FleetAuthority::sign`], with names and addresses under which programs that were not
+    /// written here reach the bearer: those compare what they dialed with the certificate. Members
+    /// look at the identity alone.
+    ///
+    /// # Errors
+    /// As [`FleetAuthority::sign`]; [`PkiError::Request`] for names that are none, or too many.
+    pub fn sign_named(
+        &self,
+        request_pem: &str,
+        identity: PeerIdentity,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Certificate, PkiError> {
         let key = request::public_key(request_pem)?;
-        let pem = leaf_params(identity, now)?
+        let mut params = leaf_params(identity, now)?;
+        params.subject_alt_names.extend(names::alternative_names(names)?);
+        let pem = params
             .signed_by(&key, &self.issuer)
             .map_err(|source| PkiError::Make { operation: "sign a certificate", source })?
             .pem();
@@ -113,7 +134,11 @@ fn create(now: SystemTime) -> Result<(String, String), PkiError> {
 }
 
 fn leaf_params(identity: PeerIdentity, now: SystemTime) -> Result<CertificateParams, PkiError> {
-    let mut params = base_params(&identity.node.to_string(), now, LEAF_LIFETIME)?;
+    let lifetime = match identity.role {
+        Role::DiskClient => DISK_CLIENT_LIFETIME,
+        _ => LEAF_LIFETIME,
+    };
+    let mut params = base_params(&identity.node.to_string(), now, lifetime)?;
     let uri = identity
         .uri()
         .try_into()
@@ -121,9 +146,16 @@ fn leaf_params(identity: PeerIdentity, now: SystemTime) -> Result<CertificatePar
     params.subject_alt_names = vec![SanType::URI(uri)];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if identity.role == Role::DiskClient {
+        // No elliptic key enciphers keys, but QEMU up to 10.0 refuses to show a certificate that
+        // does not say so.
+        params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    }
     // Who never listens can't pose as a server even where a verifier forgets to look at the role.
     params.extended_key_usages = match identity.role {
-        Role::Operator | Role::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Role::Operator | Role::Agent | Role::DiskClient => {
+            vec![ExtendedKeyUsagePurpose::ClientAuth]
+        }
         Role::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
         Role::ProcessServer | Role::MasterTarget => {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]

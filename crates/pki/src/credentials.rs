@@ -1,5 +1,6 @@
 use crate::files::{private_dir, read_public, read_secret, write_public, write_secret};
 use crate::live::LiveKey;
+use crate::names::names_in;
 use crate::{
     Certificate, Fingerprint, KeyAndRequest, PeerIdentity, PkiError, Role, peer_identity, tls,
 };
@@ -134,6 +135,12 @@ impl Credentials {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.authority)
+    }
+
+    /// Names and addresses that the certificate in use carries, for programs that compare them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.key.current().cert.first().map(names_in).unwrap_or_default()
     }
 
     /// True once two thirds of the certificate's life are over: time to call

@@ -23,12 +23,20 @@ pub enum Role {
     MasterTarget,
     /// A person's client.
     Operator,
+    /// Uses disks over NBD: a hypervisor, a backup program.
+    DiskClient,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] =
-        [Self::Server, Self::Agent, Self::ProcessServer, Self::MasterTarget, Self::Operator];
+    pub const ALL: [Self; 6] = [
+        Self::Server,
+        Self::Agent,
+        Self::ProcessServer,
+        Self::MasterTarget,
+        Self::Operator,
+        Self::DiskClient,
+    ];
 
     /// As it stands in certificates.
     #[must_use]
@@ -39,6 +47,7 @@ impl Role {
             Self::ProcessServer => "process-server",
             Self::MasterTarget => "master-target",
             Self::Operator => "operator",
+            Self::DiskClient => "disk-client",
         }
     }
 }

@@ -5,7 +5,9 @@
 //! configuration server at its first start. A certificate names its bearer by one URI:
 //! `landfall://<role>/<node id>`. Peers are addressed by orders, not by names that a resolver could
 //! be made to lie about, so who a peer is follows from that URI alone and host names are never
-//! compared.
+//! compared. The one exception are programs that use disks over NBD and were not written here
+//! (QEMU, libnbd): they compare names, so a master target's certificate can carry some, and their
+//! own certificates are written as such programs look for them ([`write_disk_client`]).
 //!
 //! ```text
 //! FleetAuthority ── sign ──► Credentials (a directory) ──► tls::data_server / data_client     (both sides show theirs)
@@ -26,17 +28,21 @@
 
 mod authority;
 mod credentials;
+mod disk_client;
 mod error;
 mod files;
 mod identity;
 mod live;
+mod names;
 mod request;
 pub mod tls;
 
-pub use authority::{Certificate, FleetAuthority, LEAF_LIFETIME};
+pub use authority::{Certificate, DISK_CLIENT_LIFETIME, FleetAuthority, LEAF_LIFETIME};
 pub use credentials::{Credentials, Member};
+pub use disk_client::write_disk_client;
 pub use error::PkiError;
 pub use files::{read_secret, write_secret};
 pub use identity::{Fingerprint, PeerIdentity, Role, peer_identity};
 pub use live::LiveKey;
+pub use names::NAMES_MAX;
 pub use request::{KeyAndRequest, REQUEST_BYTES_MAX, request_key};

@@ -5,6 +5,7 @@
 //! | listener of the data plane | [`data_server`] | client's chain and that its role is accepted |
 //! | sender of the data plane | [`data_client`] | server's chain and that its role is expected |
 //! | configuration server | [`rest_server`] | client's chain if it shows a certificate |
+//! | listener of disks (NBD) | [`disk_server`] | client's chain, role `disk-client` or `master-target` |
 //! | enrolling node | [`enrolling_client`] | the pinned fingerprint, chain to it, role `server` |
 //! | node or operator | [`rest_client`] | chain, role `server` |
 
@@ -47,6 +48,14 @@ pub fn data_server(
         .build()
         .map_err(|_| tls("build the client verifier", "no roots"))?;
     server(credentials, Arc::new(MemberClientVerifier::new(inner, accept)))
+}
+
+/// For a listener of disks (NBD): disk clients, and other master targets.
+///
+/// # Errors
+/// [`PkiError::Tls`].
+pub fn disk_server(credentials: &Credentials) -> Result<Arc<ServerConfig>, PkiError> {
+    data_server(credentials, &[Role::DiskClient, Role::MasterTarget])
 }
 
 /// For a sender of the data plane: the server must show a certificate of the fleet with one of

@@ -96,6 +96,33 @@ fn a_role_without_business_is_refused_by_either_side() {
 }
 
 #[test]
+fn disks_are_for_disk_clients_and_names_are_for_strangers() {
+    let fleet = Fleet::new();
+    let target = fleet.member(Role::MasterTarget);
+    let server = tls::disk_server(&target).expect("config");
+    for (role, served) in
+        [(Role::DiskClient, true), (Role::MasterTarget, true), (Role::Agent, false)]
+    {
+        let client = tls::data_client(&fleet.member(role), &[Role::MasterTarget]).expect("config");
+        assert_eq!(handshake(client, Arc::clone(&server)).is_ok(), served, "{role}");
+    }
+    assert!(target.names().is_empty());
+    let names = ["mt-1.example", "192.0.2.7", "fd00::7"].map(str::to_owned);
+    let sign = |names: &[String]| {
+        let request = target.renewal_request().expect("request");
+        fleet.authority.sign_named(&request, target.identity(), names, SystemTime::now())
+    };
+    target.renew(&sign(&names).expect("signed").pem).expect("renewed");
+    assert_eq!(target.names(), names);
+    for wrong in ["", "*.example", "a b", "1.2.3", "http://x"] {
+        assert!(sign(&[wrong.to_owned()]).is_err(), "{wrong}");
+    }
+    let many: Vec<String> =
+        (0..=landfall_pki::NAMES_MAX).map(|n| format!("n{n}.example")).collect();
+    assert!(sign(&many[1..]).is_ok() && sign(&many).is_err());
+}
+
+#[test]
 fn an_agents_certificate_can_not_be_shown_by_a_listener() {
     let fleet = Fleet::new();
     let (agent, relay) = (fleet.member(Role::Agent), fleet.member(Role::ProcessServer));

@@ -1,13 +1,32 @@
 use super::{ClientError, ExportInfo};
 use crate::proto::constants::{
     BASE_ALLOCATION, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, INFO_BLOCK_SIZE, INFO_EXPORT, INIT_MAGIC,
-    OPT_ABORT, OPT_GO, OPT_LIST, OPT_SET_META_CONTEXT, OPT_STRUCTURED_REPLY, OPTION_MAGIC, REP_ACK,
-    REP_ERROR_BIT, REP_INFO, REP_META_CONTEXT, REP_SERVER,
+    OPT_ABORT, OPT_GO, OPT_LIST, OPT_SET_META_CONTEXT, OPT_STARTTLS, OPT_STRUCTURED_REPLY,
+    OPTION_MAGIC, REP_ACK, REP_ERROR_BIT, REP_INFO, REP_META_CONTEXT, REP_SERVER,
 };
 use crate::proto::limits::EXPORTS_LISTED_MAX;
 use crate::proto::{InfoRequest, MetaContextRequest, OptionReply, Violation, put_option};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Takes the server's greeting and answers it: comes before everything else.
+pub(super) async fn greet(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), ClientError> {
+    Dialogue { reader, writer, export: "" }.greet().await
+}
+
+/// Asks for TLS. The server's yes is the last thing that is read in the clear; a no is the end, and
+/// never a reason to go on without.
+pub(super) async fn start_tls(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), ClientError> {
+    let mut dialogue = Dialogue { reader, writer, export: "" };
+    let outcome = dialogue.ask(OPT_STARTTLS, &[], |_, _| Ok(())).await?;
+    outcome.map_err(|Refusal { reply, message }| ClientError::NoTls { reply, message })
+}
 
 /// Chooses an export, with structured replies and `base:allocation` where the server has them.
 pub(super) async fn choose(
@@ -16,7 +35,6 @@ pub(super) async fn choose(
     export: &str,
 ) -> Result<ExportInfo, ClientError> {
     let mut dialogue = Dialogue { reader, writer, export };
-    dialogue.greet().await?;
     let structured = dialogue.ask(OPT_STRUCTURED_REPLY, &[], |_, _| Ok(())).await?.is_ok();
     let allocation = structured && dialogue.select_allocation().await?;
     let request = InfoRequest { name: export.to_owned(), wanted: vec![INFO_BLOCK_SIZE] };
@@ -50,7 +68,6 @@ pub(super) async fn list(
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Vec<String>, ClientError> {
     let mut dialogue = Dialogue { reader, writer, export: "" };
-    dialogue.greet().await?;
     let mut names = Vec::new();
     let outcome = dialogue
         .ask(OPT_LIST, &[], |reply, mut data| {

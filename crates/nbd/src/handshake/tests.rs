@@ -1,10 +1,10 @@
-use super::{Effect, Handshake, Input, Needs, Negotiated, Unavailable};
+use super::{Effect, Handshake, Input, Needs, Negotiated, Protection, Unavailable};
 use crate::Access;
 use crate::proto::constants::{
     OPT_ABORT, OPT_EXPORT_NAME, OPT_GO, OPT_INFO, OPT_LIST, OPT_LIST_META_CONTEXT,
     OPT_SET_META_CONTEXT, OPT_STARTTLS, OPT_STRUCTURED_REPLY, REP_ACK, REP_ERR_INVALID,
-    REP_ERR_POLICY, REP_ERR_SHUTDOWN, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN, REP_ERR_UNSUP, REP_INFO,
-    REP_META_CONTEXT, REP_SERVER,
+    REP_ERR_POLICY, REP_ERR_SHUTDOWN, REP_ERR_TLS_REQD, REP_ERR_TOO_BIG, REP_ERR_UNKNOWN,
+    REP_ERR_UNSUP, REP_INFO, REP_META_CONTEXT, REP_SERVER,
 };
 use crate::proto::limits::OPTION_BYTES_MAX;
 use crate::proto::{Facts, InfoRequest, MetaContextRequest, Violation, put_option};
@@ -20,11 +20,18 @@ struct Shell {
     said: Vec<Bytes>,
     outcome: Option<Negotiated>,
     closed: bool,
+    /// How often TLS was begun.
+    tls: u32,
 }
 
 impl Shell {
     fn new() -> Self {
-        Self { machine: Handshake::new(), said: Vec::new(), outcome: None, closed: false }
+        Self::with(Protection::NotOffered)
+    }
+
+    fn with(protection: Protection) -> Self {
+        let machine = Handshake::new(protection);
+        Self { machine, said: Vec::new(), outcome: None, closed: false, tls: 0 }
     }
 
     /// Feeds a client's bytes; stops where the client's part ends or the machine is through.
@@ -64,6 +71,7 @@ impl Shell {
                     self.step(Input::Opened(facts))?;
                 }
                 Effect::Transmit(negotiated) => self.outcome = Some(negotiated),
+                Effect::StartTls => self.tls += 1,
                 Effect::Close => self.closed = true,
             }
         }
@@ -268,4 +276,54 @@ fn mutated_negotiations_are_answered_or_ended() {
         through += usize::from(shell.outcome.is_some());
     }
     assert!(through > 1000, "only {through} got through: the mutations test nothing");
+}
+
+/// No downgrade: before TLS nothing is told and nothing is agreed, and nothing that was said before
+/// counts behind it.
+#[test]
+fn where_tls_is_required_nothing_comes_before_it() {
+    let mut shell = Shell::with(Protection::Required);
+    shell.feed(&3_u32.to_be_bytes()).expect("flags");
+    let name = InfoRequest { name: "disk".into(), wanted: vec![] }.encode();
+    for (option, data) in [
+        (OPT_LIST, &b""[..]),
+        (OPT_STRUCTURED_REPLY, b""),
+        (OPT_INFO, &name),
+        (OPT_GO, &name),
+        (OPT_SET_META_CONTEXT, &name),
+        (OPT_GO, &vec![0; OPTION_BYTES_MAX + 1]),
+        (4711, b"unknown"),
+    ] {
+        let mut bytes = Vec::new();
+        put_option(&mut bytes, option, data);
+        shell.feed(&bytes).expect("answered");
+        let replies = shell.replies(option);
+        assert_eq!(replies.len(), 1);
+        assert_eq!(replies[0].0, REP_ERR_TLS_REQD, "option {option}");
+    }
+    let mut bytes = Vec::new();
+    put_option(&mut bytes, OPT_STARTTLS, b"x");
+    shell.feed(&bytes).expect("answered");
+    assert_eq!(shell.replies(OPT_STARTTLS)[0].0, REP_ERR_INVALID);
+
+    let mut bytes = Vec::new();
+    put_option(&mut bytes, OPT_STARTTLS, b"");
+    shell.feed(&bytes).expect("answered");
+    assert_eq!((shell.replies(OPT_STARTTLS)[0].0, shell.tls), (REP_ACK, 1));
+    shell.feed(&bytes).expect("answered");
+    assert_eq!((shell.replies(OPT_STARTTLS)[0].0, shell.tls), (REP_ERR_INVALID, 1));
+    let mut bytes = Vec::new();
+    put_option(&mut bytes, OPT_GO, &name);
+    shell.feed(&bytes).expect("served");
+    let negotiated = shell.outcome.expect("an export");
+    assert!(!negotiated.structured, "what was asked before TLS does not count");
+}
+
+#[test]
+fn an_export_by_name_before_tls_ends_the_connection() {
+    let mut shell = Shell::with(Protection::Required);
+    let mut bytes = 3_u32.to_be_bytes().to_vec();
+    put_option(&mut bytes, OPT_EXPORT_NAME, b"disk");
+    assert_eq!(shell.feed(&bytes), Err(Violation::PlainText));
+    assert!(shell.said.is_empty() && shell.outcome.is_none());
 }

@@ -73,6 +73,8 @@ pub const REP_ERR_UNSUP: u32 = REP_ERROR_BIT | 1;
 pub const REP_ERR_POLICY: u32 = REP_ERROR_BIT | 2;
 /// Option reply: the option's data make no sense.
 pub const REP_ERR_INVALID: u32 = REP_ERROR_BIT | 3;
+/// Option reply: TLS must begin first.
+pub const REP_ERR_TLS_REQD: u32 = REP_ERROR_BIT | 5;
 /// Option reply: no such export.
 pub const REP_ERR_UNKNOWN: u32 = REP_ERROR_BIT | 6;
 /// Option reply: the server is going away, or the export was revoked.

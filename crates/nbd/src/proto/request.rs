@@ -140,6 +140,9 @@ pub enum Violation {
     /// An export name that can't be served and can't be refused otherwise.
     #[error("EXPORT_NAME for an export that is not served")]
     ExportNameRefused,
+    /// An export by name before TLS, which can't be refused otherwise.
+    #[error("EXPORT_NAME before TLS, which is required here")]
+    PlainText,
     /// The bytes are no reply to an option.
     #[error("a reply to an option begins with {0:#018x}")]
     OptionReplyMagic(u64),

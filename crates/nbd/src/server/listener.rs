@@ -1,19 +1,16 @@
-use super::{Server, SessionEnd, SessionError};
+use super::Server;
+use super::accept::{Socket, accept};
 use landfall_types::Class;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::net::{UnixListener, UnixSocket};
 use tokio::task::JoinHandle;
 
 /// Connections that the kernel holds for us before we accept them.
 const BACKLOG: u32 = 128;
-/// Pause after a failed accept: out of descriptors, which only time can cure, and must not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a socket can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +21,18 @@ pub enum ListenError {
     /// Something that is no socket has that name; it is not touched.
     #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
+    /// Without TLS only this machine may connect.
+    #[error("{0} is no loopback address: disks are served there with TLS only")]
+    Exposed(SocketAddr),
+    /// A TCP address can't be listened on.
+    #[error("listen on {address}")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A step failed.
     #[error("{step} {path}")]
     Io {
@@ -38,7 +47,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    /// An operator must free the path or mend the directory.
+    /// An operator must free the path or address, or mend the directory.
     #[must_use]
     pub const fn class(&self) -> Class {
         Class::Permanent
@@ -65,7 +74,7 @@ impl Listener {
         let lock = lock(path)?;
         remove_stale(path)?;
         let (listener, identity) = bind(path)?;
-        let accepting = tokio::spawn(accept(server, listener));
+        let accepting = tokio::spawn(accept(server, Socket::Unix(listener), None));
         Ok(Self { path: path.to_owned(), identity, accepting, _lock: lock })
     }
 
@@ -139,50 +148,4 @@ fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), ListenError> {
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
-}
-
-async fn accept(server: Server, listener: UnixListener) {
-    let places = Arc::new(Semaphore::new(server.shared.options.connections_max));
-    let mut closing = server.shared.registry.closing();
-    loop {
-        let accepted = tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "no connection could be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            // Closed at once: a client that is told can say so, one that hangs can't.
-            tracing::warn!("a client was turned away: too many connections");
-            continue;
-        };
-        let server = server.clone();
-        tokio::spawn(async move {
-            let outcome = serve_stream(&server, stream).await;
-            drop(place);
-            report(outcome);
-        });
-    }
-}
-
-async fn serve_stream(server: &Server, stream: UnixStream) -> Result<SessionEnd, SessionError> {
-    let (reader, writer) = stream.into_split();
-    server.serve(reader, writer).await
-}
-
-fn report(outcome: Result<SessionEnd, SessionError>) {
-    match outcome {
-        Ok(end) => tracing::debug!(?end, "a client's session ended"),
-        Err(error) => {
-            let error: &(dyn std::error::Error + 'static) = &error;
-            // No fault of ours, and nothing to mend here: clients are killed every day.
-            tracing::info!(error, "a client's session broke");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-use super::{SessionEnd, SessionError, Shared};
+use super::{SessionError, Shared};
 use crate::handshake::{Effect, Handshake, Input, Needs, Negotiated, Unavailable};
 use crate::proto::Facts;
 use crate::proto::limits::OPTION_BYTES_MAX;
@@ -15,38 +15,54 @@ pub(super) struct Opened {
 /// What a client and the server agreed on.
 pub(super) enum Outcome {
     Transmit(Negotiated, Opened),
-    End(SessionEnd),
+    /// Begin TLS, and go on with the machine within it.
+    StartTls(Handshake),
+    /// The client went without choosing.
+    Left,
 }
 
-/// Carries a negotiation out on a stream. The caller limits its time.
+/// Greets a client that has just come.
+pub(super) async fn greet(writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), SessionError> {
+    writer.write_all(&Handshake::greeting()).await.map_err(SessionError::Stream)
+}
+
+/// Carries a negotiation out on a stream, from where the machine stands. The caller limits its
+/// time. Never reads a byte further than it has to: what follows may belong to TLS.
 pub(super) async fn negotiate(
     shared: &Shared,
+    machine: Handshake,
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Outcome, SessionError> {
-    writer.write_all(&Handshake::greeting()).await.map_err(SessionError::Stream)?;
-    let mut dialogue =
-        Dialogue { shared, machine: Handshake::new(), opened: None, effects: Vec::new() };
+    let mut dialogue = Dialogue { shared, machine, opened: None, effects: Vec::new() };
     let mut buffer = vec![0; OPTION_BYTES_MAX];
     loop {
         let wanted = match dialogue.machine.needs() {
             Needs::Bytes(count) => count,
             Needs::Skip(left) => buffer.len().min(left as usize),
-            Needs::Answer | Needs::Nothing => return Ok(Outcome::End(SessionEnd::ClientLeft)),
+            Needs::Answer | Needs::Nothing => return Ok(Outcome::Left),
         };
         let piece = &mut buffer[..wanted];
         match reader.read_exact(piece).await {
             Ok(_) => {}
             // A client may go at any time before it has chosen; many only look.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Ok(Outcome::End(SessionEnd::ClientLeft));
+                return Ok(Outcome::Left);
             }
             Err(error) => return Err(SessionError::Stream(error)),
         }
-        if let Some(outcome) = dialogue.step(Input::Received(piece), writer).await? {
-            return Ok(outcome);
+        match dialogue.step(Input::Received(piece), writer).await? {
+            None => {}
+            Some(Turn::StartTls) => return Ok(Outcome::StartTls(dialogue.machine)),
+            Some(Turn::Outcome(outcome)) => return Ok(outcome),
         }
     }
+}
+
+/// Where a step leads out of the dialogue.
+enum Turn {
+    StartTls,
+    Outcome(Outcome),
 }
 
 struct Dialogue<'a> {
@@ -63,7 +79,7 @@ impl Dialogue<'_> {
         &mut self,
         input: Input<'_>,
         writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Option<Outcome>, SessionError> {
+    ) -> Result<Option<Turn>, SessionError> {
         self.machine.handle(input, &mut self.effects).map_err(SessionError::Protocol)?;
         loop {
             let mut answer = None;
@@ -76,7 +92,13 @@ impl Dialogue<'_> {
                         answer = Some(Input::Listed(self.shared.exports.list().await));
                     }
                     Effect::Open(name) => answer = Some(Input::Opened(self.open(name).await)),
-                    Effect::Close => return Ok(Some(Outcome::End(SessionEnd::ClientLeft))),
+                    Effect::StartTls => {
+                        writer.flush().await.map_err(SessionError::Stream)?;
+                        return Ok(Some(Turn::StartTls));
+                    }
+                    Effect::Close => {
+                        return Ok(Some(Turn::Outcome(Outcome::Left)));
+                    }
                     Effect::Transmit(negotiated) => return Ok(self.transmit(negotiated)),
                 }
             }
@@ -86,10 +108,10 @@ impl Dialogue<'_> {
         }
     }
 
-    fn transmit(&mut self, negotiated: Negotiated) -> Option<Outcome> {
+    fn transmit(&mut self, negotiated: Negotiated) -> Option<Turn> {
         // The machine transmits only after an opening that succeeded, and that is kept.
         let (_, opened) = self.opened.take()?;
-        Some(Outcome::Transmit(negotiated, opened))
+        Some(Turn::Outcome(Outcome::Transmit(negotiated, opened)))
     }
 
     async fn open(&mut self, name: String) -> Result<Facts, Unavailable> {

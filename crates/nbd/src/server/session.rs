@@ -1,9 +1,10 @@
 use super::input::Input;
-use super::negotiate::{Opened, Outcome, negotiate};
+use super::negotiate::Opened;
 use super::output::{Cost, Output};
 use super::registry::Registration;
-use super::{ServerOptions, SessionEnd, SessionError, Shared};
+use super::{ServerOptions, SessionEnd, SessionError};
 use crate::ExportError;
+use crate::handshake::Negotiated;
 use crate::operation::{Answer, Effect, Finished, carry_out};
 use crate::proto::{Command, Errno, Operation, ReplyWriter, Request, Verdict, judge};
 use bytes::Bytes;
@@ -12,51 +13,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-
-/// Serves one client from its first byte to its last.
-pub(super) async fn serve<R, W>(
-    shared: &Shared,
-    mut reader: R,
-    mut writer: W,
-) -> Result<SessionEnd, SessionError>
-where
-    R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send,
-{
-    let mut closing = shared.registry.closing();
-    let limit = shared.options.negotiation_time_max;
-    let outcome = tokio::select! {
-        _ = closing.wait_for(|closing| *closing) => return Ok(SessionEnd::Disconnected),
-        outcome = timeout(limit, negotiate(shared, &mut reader, &mut writer)) => {
-            outcome.map_err(|_| SessionError::NegotiationTime(limit))??
-        }
-    };
-    let (negotiated, opened) = match outcome {
-        Outcome::Transmit(negotiated, opened) => (negotiated, opened),
-        Outcome::End(end) => return Ok(end),
-    };
-    let registration = shared.registry.enter(&negotiated.name);
-    // Looked at only now, after entering: see `Registry::enter`.
-    if *closing.borrow() {
-        return Ok(SessionEnd::Disconnected);
-    }
-    let session = Session {
-        options: shared.options,
-        export_name: negotiated.name,
-        opened,
-        structured: negotiated.structured,
-        allocation: negotiated.allocation,
-        input: Input::new(reader),
-        output: Output::new(writer),
-        replies: ReplyWriter::new(negotiated.structured),
-        running: FuturesUnordered::new(),
-        admitted: Admitted::default(),
-        stage: Stage::Header,
-        ending: None,
-        complained: false,
-    };
-    session.run(registration).await
-}
 
 /// What is held for requests that are not answered yet, answers in the queue included.
 #[derive(Clone, Copy, Default)]
@@ -110,7 +66,8 @@ enum Ending {
     Disconnected,
 }
 
-struct Session<R, W> {
+/// One client's transmission phase.
+pub(super) struct Session<R, W> {
     options: ServerOptions,
     export_name: String,
     opened: Opened,
@@ -133,7 +90,35 @@ where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    async fn run(mut self, mut registration: Registration<'_>) -> Result<SessionEnd, SessionError> {
+    pub(super) fn new(
+        options: ServerOptions,
+        negotiated: Negotiated,
+        opened: Opened,
+        reader: R,
+        writer: W,
+    ) -> Self {
+        Self {
+            options,
+            export_name: negotiated.name,
+            opened,
+            structured: negotiated.structured,
+            allocation: negotiated.allocation,
+            input: Input::new(reader),
+            output: Output::new(writer),
+            replies: ReplyWriter::new(negotiated.structured),
+            running: FuturesUnordered::new(),
+            admitted: Admitted::default(),
+            stage: Stage::Header,
+            ending: None,
+            complained: false,
+        }
+    }
+
+    /// From the first request to the last answer.
+    pub(super) async fn run(
+        mut self,
+        mut registration: Registration<'_>,
+    ) -> Result<SessionEnd, SessionError> {
         if self.opened.export.revoked() {
             self.ending = Some(Ending::Revoked);
         }

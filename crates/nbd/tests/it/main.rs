@@ -10,3 +10,4 @@ mod mount;
 mod peers;
 mod requests;
 mod support;
+mod tls;

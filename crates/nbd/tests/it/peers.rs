@@ -16,7 +16,7 @@ const VIEW: &str = "machine-1/0@latest";
 const AWKWARD: &str = "disk & co/ü %41?x#y@z";
 
 /// Data, holes, and data that are zeroes.
-fn disk(test: &str) -> Arc<MemoryExport> {
+pub(crate) fn disk(test: &str) -> Arc<MemoryExport> {
     let mut rng = Rng::new(seed(test));
     let export = MemoryExport::new(SIZE, 512);
     let mut piece = vec![0; 256 << 10];
@@ -28,7 +28,7 @@ fn disk(test: &str) -> Arc<MemoryExport> {
     Arc::new(export)
 }
 
-async fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
         .kill_on_drop(true)
@@ -41,7 +41,7 @@ async fn run(program: &str, arguments: &[&str]) -> String {
     stdout
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("temporary directories have plain names")
 }
 
