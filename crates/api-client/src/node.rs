@@ -170,10 +170,27 @@ impl NodeClient {
         if !self.credentials.renewal_due(SystemTime::now()) {
             return Ok(());
         }
+        self.renew(self.credentials.names()).await
+    }
+
+    /// Sees to it that the certificate carries these names, for programs that compare what they
+    /// dialed with it; running listeners show the new one at once.
+    ///
+    /// # Errors
+    /// As [`NodeClient::renew_if_due`]; `bad-request` for names that are none.
+    pub async fn ensure_names(&self, names: &[String]) -> Result<(), ApiError> {
+        let there = self.credentials.names();
+        if names.iter().all(|name| there.contains(name)) {
+            return Ok(());
+        }
+        self.renew(names.to_vec()).await
+    }
+
+    async fn renew(&self, names: Vec<String>) -> Result<(), ApiError> {
         let local = |error: PkiError| from_pki(&error);
         let csr_pem = self.credentials.renewal_request().map_err(local)?;
         let call = post("/v1/node/renew", Repeat::Harmless);
-        let enrolled: Enrolled = self.http.call(call, Some(&Renew { csr_pem })).await?;
+        let enrolled: Enrolled = self.http.call(call, Some(&Renew { csr_pem, names })).await?;
         self.credentials.renew(&enrolled.certificate_pem).map_err(local)
     }
 }

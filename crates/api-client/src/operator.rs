@@ -5,10 +5,12 @@ use crate::node::post;
 use crate::url::ServerUrl;
 use hyper::Method;
 use landfall_api_types::request::{
-    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, Protect, Reprotect,
-    ReprotectEstimate, TestCleanUp, TestFailover,
+    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
+    Reprotect, ReprotectEstimate, TestCleanUp, TestFailover,
 };
-use landfall_api_types::resource::{Divergence, Job, JobState, Machine, Points, Server};
+use landfall_api_types::resource::{
+    DiskClient, Divergence, Job, JobState, Machine, Points, Server,
+};
 use landfall_api_types::{ApiError, codes};
 use landfall_pki::{Credentials, tls};
 use landfall_types::JobId;
@@ -58,6 +60,14 @@ impl Client {
     /// See [`Client::health`].
     pub async fn servers(&self) -> Result<Vec<Server>, ApiError> {
         self.get("/v1/servers").await
+    }
+
+    /// `POST /v1/disk-clients`.
+    ///
+    /// # Errors
+    /// See [`Client::health`].
+    pub async fn disk_client(&self, ask: &NewDiskClient) -> Result<DiskClient, ApiError> {
+        self.send("/v1/disk-clients", ask).await
     }
 
     /// `GET /v1/machines`.

@@ -48,6 +48,10 @@ pub struct Enrolled {
 pub struct Renew {
     /// PKCS #10 request, PEM.
     pub csr_pem: String,
+    /// DNS names and IP addresses by which programs that were not written here reach it; for
+    /// master targets, whose disks such programs use.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// `POST /v1/node/report`, about once a second.

@@ -3,6 +3,15 @@
 use landfall_types::{Lsn, UnixNanos};
 use serde::{Deserialize, Serialize};
 
+/// `POST /v1/disk-clients`: a certificate for a program that uses disks over NBD; answered by
+/// [`DiskClient`](crate::resource::DiskClient).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDiskClient {
+    /// PKCS #10 request, PEM.
+    pub csr_pem: String,
+}
+
 /// `POST /v1/machines`: protect a machine (RQ-RP-1, RQ-RP-3).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -175,6 +175,20 @@ pub struct ExportAddress {
     pub export: String,
     /// `nbd+unix:///NAME?socket=PATH`, percent-encoded.
     pub uri: String,
+    /// `nbds://HOST:PORT/NAME`, percent-encoded, where the master target serves disks over TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_uri: Option<String>,
+}
+
+/// A certificate for a program that uses disks over NBD.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskClient {
+    /// Names the certificate in logs.
+    pub id: NodeId,
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The authority's certificate, PEM.
+    pub ca_pem: String,
 }
 
 /// Writes that lost: shown, never merged, readable until discarded by name (design section 7).

@@ -10,8 +10,8 @@ pub(crate) use machine::{
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
 };
 pub(crate) use roles::{
-    AgentArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs,
-    ServerCommand,
+    AgentArgs, DiskClientArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs,
+    ServerArgs, ServerCommand,
 };
 
 use crate::output::Format;
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the registered servers
     Servers,
+    /// Make a certificate for a program that uses disks over NBD: QEMU, nbdcopy, nbdkit
+    DiskClient(DiskClientArgs),
     /// Show the recovery points of a machine
     Points(MachineArgs),
     /// Put a recovery point with a name

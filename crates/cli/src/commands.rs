@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod demo;
+mod disk_client;
 mod job;
 mod journal;
 mod machine;
@@ -52,6 +53,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Protect(args) => machine::protect(&remote()?, args).await,
         Command::Status(args) => status::status(&remote()?, args).await,
         Command::Servers => status::servers(&remote()?).await,
+        Command::DiskClient(args) => disk_client::disk_client(&remote()?, &args).await,
         Command::Points(args) => point::points(&remote()?, &args.machine).await,
         Command::Mark(args) => point::mark(&remote()?, args).await,
         Command::TestFailover(args) => point::test_failover(&remote()?, args).await,

@@ -26,6 +26,7 @@ pub(crate) fn branch() -> Branch {
         socket: "/run/nbd.sock".into(),
         export: "web-1/0@test-1".into(),
         uri: "nbd+unix:///web-1%2F0%40test-1?socket=%2Frun%2Fnbd.sock".into(),
+        tls_uri: Some("nbds://mt.example:10809/web-1/0@test-1".into()),
     };
     Branch {
         id: BranchId::from_bytes([1; 16]),

@@ -65,6 +65,7 @@ fn operators() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/health", get(operator::health))
         .route("/v1/servers", get(operator::servers))
+        .route("/v1/disk-clients", post(operator::disk_client))
         .route("/v1/machines", get(operator::machines).post(operator::protect))
         .nest("/v1/machines/{name}", machine)
         .route("/v1/jobs", get(operator::jobs))

@@ -2,7 +2,7 @@
 //! views and branches over NBD, and sends a branch's log home after a failover.
 //!
 //! ```text
-//!   process server ══► Sink ──► Replica (landfall-volume) ◄── Exports ◄══ NBD clients (Unix socket)
+//!   process server ══► Sink ──► Replica (landfall-volume) ◄── Exports ◄══ NBD clients (Unix, TCP + TLS)
 //!                                   ▲        │
 //!        orders ──► Handler ────────┘        └─► Reverse: compare, then the branch's log ══► process server
 //! ```
@@ -25,6 +25,7 @@
 //! what may be is the replica's.
 
 mod blocking;
+mod disks;
 mod errors;
 mod exports;
 mod hosted;
@@ -38,6 +39,7 @@ mod service;
 mod sink;
 mod target;
 
+pub use disks::DiskListener;
 pub use exports::TargetExports;
 pub use orders::Handler;
 pub use retention_volume::{RetentionUnfit, check_retention_volume};

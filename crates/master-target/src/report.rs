@@ -101,7 +101,7 @@ pub(crate) fn api_branch(target: &Target, hosted: &Hosted, branch: &Branch) -> r
     let served = branch.disks().into_iter().filter(|_| !branch.revoked());
     let exports = served.map(|disk| {
         let export = export_name(machine, disk, &entry.name);
-        address(&socket, disk, export)
+        address(target, &socket, disk, export)
     });
     let authority = status.as_ref().is_some_and(|status| {
         status.branches.iter().any(|branch| branch.name == entry.name && branch.authority)
@@ -118,12 +118,15 @@ pub(crate) fn api_branch(target: &Target, hosted: &Hosted, branch: &Branch) -> r
 }
 
 fn address(
+    target: &Target,
     socket: &Path,
     disk: landfall_types::DiskIndex,
     export: String,
 ) -> resource::ExportAddress {
     let uri = unix_uri(socket, &export);
-    resource::ExportAddress { disk, socket: socket.to_string_lossy().into_owned(), export, uri }
+    let tls_uri = target.tls_uri(&export);
+    let socket = socket.to_string_lossy().into_owned();
+    resource::ExportAddress { disk, socket, export, uri, tls_uri }
 }
 
 /// Divergence as the API shows it. The server's name is put in by the configuration server, which

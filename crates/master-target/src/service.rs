@@ -1,5 +1,6 @@
 //! The master target as a process: enrolment, listener, exports, orders, reports.
 
+use crate::disks::DiskListener;
 use crate::orders::Handler;
 use crate::retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 use crate::reverse::ReverseStarter;
@@ -38,6 +39,8 @@ pub struct MasterTargetConfig {
     pub retention_dir: PathBuf,
     /// Where to listen for process servers; port 0 is any, the real one is in the file `address`.
     pub listen: SocketAddr,
+    /// Disks over TCP; none: on the Unix socket only.
+    pub disks: Option<DiskListener>,
 }
 
 /// Why the master target can't run.
@@ -67,6 +70,9 @@ pub enum MasterTargetError {
     /// The socket of the disks.
     #[error("serve disks")]
     Nbd(#[source] ListenError),
+    /// The address of the disks is a wildcard, which nobody can dial.
+    #[error("no name is given by which clients reach the disks at {0}")]
+    NoDiskName(SocketAddr),
     /// A file of its own.
     #[error("write {}", path.display())]
     State {
@@ -90,9 +96,11 @@ impl MasterTargetError {
             Self::Retention(error) => error.class(),
             Self::Vault(error) => error.class(),
             Self::Ledger(error) => error.class(),
-            Self::Credentials(_) | Self::Listen { .. } | Self::Nbd(_) | Self::State { .. } => {
-                Class::Permanent
-            }
+            Self::Credentials(_)
+            | Self::Listen { .. }
+            | Self::Nbd(_)
+            | Self::NoDiskName(_)
+            | Self::State { .. } => Class::Permanent,
         }
     }
 }
@@ -122,6 +130,10 @@ pub async fn run(
     let socket = options.nbd_socket();
     let target = Target::open(options, Some(starter)).await.map_err(MasterTargetError::Vault)?;
     let nbd = target.nbd().listen_unix(&socket).map_err(MasterTargetError::Nbd)?;
+    let endpoint = match &config.disks {
+        Some(disks) => Some(disks.listen(&target, &client, &shutdown)?),
+        None => None,
+    };
     let receiver = receiver_config(client.credentials())?;
     let sink = Arc::new(Sink::new(Arc::clone(&target)));
     let sessions = tokio::spawn(serve_receiver(listener, receiver, sink, shutdown.clone()));
@@ -143,7 +155,7 @@ pub async fn run(
     shutdown.cancel();
     // No write is cut off: what is in flight is answered, then the socket goes.
     target.nbd().shutdown().await;
-    drop(nbd);
+    drop((nbd, endpoint));
     let _ended = (sessions.await, kept.await, reports.await);
     result.map_err(MasterTargetError::Ledger)
 }

@@ -12,7 +12,7 @@ use landfall_types::ReplicaId;
 use landfall_volume::{FsImages, StorageError, Vault};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Where a target keeps what.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Target {
     /// Replicas that could not be opened.
     problems: RwLock<BTreeMap<ReplicaId, ApiError>>,
     nbd: RwLock<Option<Server>>,
+    /// Host and port by which clients reach the disks over TCP, once they are served there.
+    nbd_tcp: OnceLock<(String, u16)>,
     /// Makes senders towards home; none in tests that need none.
     pub(crate) starter: Option<ReverseStarter>,
     /// Orders about which replicas there are come one after the other.
@@ -87,6 +89,7 @@ impl Target {
             hosted: RwLock::default(),
             problems: RwLock::default(),
             nbd: RwLock::default(),
+            nbd_tcp: OnceLock::new(),
             starter,
             making: tokio::sync::Mutex::new(()),
         };
@@ -157,6 +160,17 @@ impl Target {
 
     pub(crate) fn problems(&self) -> Vec<ApiError> {
         self.problems.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Tells by which host and port the disks can be reached over TCP. Once; later calls change
+    /// nothing.
+    pub fn set_nbd_tcp(&self, host: String, port: u16) {
+        let _first = self.nbd_tcp.set((host, port));
+    }
+
+    /// The URI of an export over TCP, where there is one.
+    pub(crate) fn tls_uri(&self, export: &str) -> Option<String> {
+        self.nbd_tcp.get().map(|(host, port)| landfall_nbd::tls_uri(host, *port, export))
     }
 
     /// The server of disks.

@@ -86,6 +86,26 @@ pub(crate) struct MasterTargetArgs {
     /// Address of its replication listener
     #[arg(long, default_value = "127.0.0.1:7620", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
+    /// Address on which disks are served over NBD with TLS, beside the Unix socket
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) nbd_listen: Option<SocketAddr>,
+    /// DNS name or IP address by which NBD clients reach it; can be repeated
+    #[arg(long, value_name = "NAME", requires = "nbd_listen")]
+    pub(crate) nbd_name: Vec<String>,
+}
+
+/// `landfall disk-client`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Whoever has the key can read and write every disk that the fleet's master targets serve. The
+certificate holds for 90 days; the command replaces it.
+
+Example:
+  landfall disk-client /etc/landfall/disk-client
+  nbdinfo 'nbds://mt-recovery:10809/web-1/0@latest?tls-certificates=/etc/landfall/disk-client'")]
+pub(crate) struct DiskClientArgs {
+    /// Directory for ca-cert.pem, client-cert.pem and client-key.pem
+    pub(crate) dir: PathBuf,
 }
 
 /// `landfall agent`.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use landfall_agent::AgentConfig;
 use landfall_api_client::Enrolment;
 use landfall_api_types::resource::NodeRole;
-use landfall_master_target::MasterTargetConfig;
+use landfall_master_target::{DiskListener, MasterTargetConfig};
 use landfall_process_server::ProcessServerConfig;
 use landfall_wire::Compression;
 use std::fs;
@@ -61,6 +61,7 @@ pub(super) async fn master_target(args: MasterTargetArgs) -> Result<(), Failure>
         state_dir: args.node.state,
         retention_dir: args.retention,
         listen: args.listen,
+        disks: args.nbd_listen.map(|listen| DiskListener { listen, names: args.nbd_name }),
     };
     let run = landfall_master_target::run(config, shutdown);
     Ok(run.await.map_err(anyhow::Error::new)?)

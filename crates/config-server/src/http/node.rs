@@ -10,7 +10,7 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use landfall_api_types::node::{Enrolled, OrderEnvelope, OrderResult, Orders, Renew, Report};
 use landfall_api_types::{ApiError, codes};
-use landfall_pki::request_key;
+use landfall_pki::{Role, request_key};
 use landfall_store::NodeRow;
 use landfall_types::{NodeId, OrderId};
 use serde::Deserialize;
@@ -144,7 +144,13 @@ pub(super) async fn renew(
         return Err(ApiError::new(&codes::BAD_REQUEST, cause).into());
     }
     let identity = landfall_pki::PeerIdentity { role: certificate_role(node.role), node: node.id };
-    let signed =
-        app.authority.sign(&ask.csr_pem, identity, SystemTime::now()).map_err(refused_request)?;
+    if identity.role != Role::MasterTarget && !ask.names.is_empty() {
+        let cause = "names: only a master target is reached by programs that compare names";
+        return Err(ApiError::new(&codes::BAD_REQUEST, cause).into());
+    }
+    let signed = app
+        .authority
+        .sign_named(&ask.csr_pem, identity, &ask.names, SystemTime::now())
+        .map_err(refused_request)?;
     Ok(Reply(Enrolled { node: node.id, certificate_pem: signed.pem, ca_pem: signed.authority_pem }))
 }

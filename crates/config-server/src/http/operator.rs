@@ -1,6 +1,7 @@
 //! What operators ask.
 
 use super::Caller;
+use super::enroll::refused_request;
 use super::reply::{Answer, Ask, Refusal, Reply, bad};
 use crate::app::App;
 use crate::jobs::{self, Params};
@@ -10,16 +11,19 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use landfall_api_types::request::{
-    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, Protect, Reprotect,
-    TestCleanUp, TestFailover,
+    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
+    Reprotect, TestCleanUp, TestFailover,
 };
-use landfall_api_types::resource::{Divergence, Job, JobState, Machine, Points, Server};
+use landfall_api_types::resource::{
+    DiskClient, Divergence, Job, JobState, Machine, Points, Server,
+};
 use landfall_api_types::{ApiError, codes};
 use landfall_model::Command;
-use landfall_types::JobId;
+use landfall_pki::{PeerIdentity, Role};
+use landfall_types::{JobId, NodeId};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Longest wait for a job's change.
 const JOB_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -44,6 +48,20 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Answer<()> {
 /// `GET /v1/servers`.
 pub(super) async fn servers(State(app): State<Arc<App>>) -> Answer<Vec<Server>> {
     Ok(Reply(app.fleet.servers()))
+}
+
+/// `POST /v1/disk-clients`.
+pub(super) async fn disk_client(
+    State(app): State<Arc<App>>,
+    Extension(by): Extension<Caller>,
+    Ask(ask): Ask<NewDiskClient>,
+) -> Answer<DiskClient> {
+    let identity = PeerIdentity { role: Role::DiskClient, node: NodeId::generate() };
+    let signed =
+        app.authority.sign(&ask.csr_pem, identity, SystemTime::now()).map_err(refused_request)?;
+    tracing::info!(id = %identity.node, by = who(by), "a disk client's certificate was made");
+    let id = identity.node;
+    Ok(Reply(DiskClient { id, certificate_pem: signed.pem, ca_pem: signed.authority_pem }))
 }
 
 /// `GET /v1/machines`.
