@@ -1,29 +1,17 @@
-//! The disks over NBD: `<machine>/<disk>@latest`, `@<lsn>` (views) and `@<branch>` (branches).
+//! The disks over NBD: views and branches by name, see `export_name.rs`.
 
 use crate::blocking::blocking;
+use crate::export_name::{ExportName, LATEST, What, export_name};
 use crate::hosted::Hosted;
 use crate::target::Target;
 use async_trait::async_trait;
 use bytes::Bytes;
-use landfall_nbd::{Access, Export, ExportError, Exports, Extent, Server, ServerOptions};
+use landfall_nbd::{
+    Access, Change, Content, Export, ExportError, Exports, Extent, Server, ServerOptions, Ticket,
+};
 use landfall_types::{ByteRange, DiskGeometry, DiskIndex, Lsn};
-use landfall_volume::{Branch, ContentError, PointSelector, View};
+use landfall_volume::{Branch, ContentError, View};
 use std::sync::{Arc, Weak};
-
-/// Names a view of the newest recovery point.
-pub(crate) const LATEST: &str = "latest";
-
-/// The name of an export.
-pub(crate) fn export_name(machine: &str, disk: DiskIndex, what: &str) -> String {
-    format!("{machine}/{disk}@{what}")
-}
-
-/// True when a branch can have this name: it must not be taken for a position.
-pub(crate) fn branch_name_fits(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let length = (1..=64).contains(&name.len());
-    length && name.bytes().all(plain) && name != LATEST && name.parse::<Lsn>().is_err()
-}
 
 /// The exports of a target.
 pub struct TargetExports(Weak<Target>);
@@ -71,24 +59,31 @@ impl Exports for TargetExports {
 
     async fn open(&self, name: &str) -> Result<Arc<dyn Export>, ExportError> {
         let unknown = || ExportError::Unknown(name.to_owned());
-        let (disk, what) = name.rsplit_once('@').ok_or_else(unknown)?;
-        let (machine, disk) = disk.rsplit_once('/').ok_or_else(unknown)?;
-        let disk = DiskIndex(disk.parse().map_err(|_| unknown())?);
-        for hosted in self.find(machine) {
-            if let Some(branch) = hosted.replica.branch(what) {
-                let geometry = branch.geometry(disk).ok_or_else(unknown)?;
-                let store = Store::Branch(branch);
-                return Ok(Arc::new(DiskExport { store, disk, geometry }));
-            }
-            let point = match what {
-                LATEST => PointSelector::Newest,
-                lsn => PointSelector::Lsn(lsn.parse().map_err(|_| unknown())?),
+        let asked = ExportName::parse(name).ok_or_else(unknown)?;
+        let mut refusal = unknown();
+        for hosted in self.find(&asked.machine) {
+            let store = match &asked.what {
+                What::Branch(branch) => hosted.replica.branch(branch).map(Store::Branch),
+                What::View(point) => {
+                    let point = point.clone();
+                    match hosted.with(move |replica| replica.view(&point)).await {
+                        Ok(view) => Some(Store::View(view)),
+                        Err(error) => {
+                            let (name, why) = (name.to_owned(), Box::new(error));
+                            refusal = ExportError::Absent { name, why };
+                            None
+                        }
+                    }
+                }
             };
-            let Ok(view) = hosted.with(move |replica| replica.view(&point)).await else { continue };
-            let geometry = view.geometry(disk).ok_or_else(unknown)?;
-            return Ok(Arc::new(DiskExport { store: Store::View(view), disk, geometry }));
+            let disk = asked.disk;
+            let geometry = store.as_ref().and_then(|store| store.geometry(disk));
+            if let (Some(store), Some(geometry)) = (store, geometry) {
+                let fixed = asked.what.is_fixed();
+                return Ok(Arc::new(DiskExport { store, disk, geometry, fixed }));
+            }
         }
-        Err(unknown())
+        Err(refusal)
     }
 }
 
@@ -98,11 +93,39 @@ enum Store {
     Branch(Arc<Branch>),
 }
 
+impl Store {
+    fn geometry(&self, disk: DiskIndex) -> Option<DiskGeometry> {
+        match self {
+            Self::View(view) => view.geometry(disk),
+            Self::Branch(branch) => branch.geometry(disk),
+        }
+    }
+
+    fn read(&self, disk: DiskIndex, offset: u64, out: &mut [u8]) -> Result<(), ContentError> {
+        match self {
+            Self::View(view) => view.read(disk, offset, out),
+            Self::Branch(branch) => branch.read(disk, offset, out),
+        }
+    }
+
+    fn zeroes(&self, disk: DiskIndex, range: ByteRange) -> Vec<(ByteRange, bool)> {
+        match self {
+            Self::View(view) => view.zeroes(disk, range),
+            Self::Branch(branch) => branch.zeroes(disk, range),
+        }
+    }
+}
+
+/// Reads from this size on are looked at for holes first.
+const HOLE_BYTES_MIN: u64 = 64 * 1024;
+
 /// One disk of a view or branch.
 struct DiskExport {
     store: Store,
     disk: DiskIndex,
     geometry: DiskGeometry,
+    /// The name leads to this content for ever.
+    fixed: bool,
 }
 
 impl DiskExport {
@@ -111,6 +134,13 @@ impl DiskExport {
             Store::Branch(branch) => Ok(Arc::clone(branch)),
             Store::View(_) => Err(ExportError::ReadOnly),
         }
+    }
+
+    /// True when a range lies within the disk and reads as zeroes.
+    fn is_zero(&self, range: ByteRange) -> bool {
+        let inside = range.end <= self.geometry.size_bytes;
+        let known = if inside { self.store.zeroes(self.disk, range) } else { vec![] };
+        !known.is_empty() && known.iter().all(|(_, zero)| *zero)
     }
 
     async fn change(
@@ -136,6 +166,10 @@ impl Export for DiskExport {
             Store::Branch(_) => Access::ReadWrite,
         }
     }
+    fn multi_conn(&self) -> bool {
+        // A branch is one object for all its connections.
+        self.fixed || matches!(self.store, Store::Branch(_))
+    }
     fn revoked(&self) -> bool {
         match &self.store {
             Store::View(_) => false,
@@ -143,15 +177,37 @@ impl Export for DiskExport {
         }
     }
 
+    fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<Content, ExportError>> {
+        // Large reads of nothing are what copies of sparse disks consist of; small ones would pay
+        // for a second look into the index.
+        let range = ByteRange::at(offset, out.len() as u64);
+        let large = range.filter(|range| range.len() >= HOLE_BYTES_MIN);
+        if large.is_some_and(|range| self.is_zero(range)) {
+            return Some(Ok(Content::Zeroes));
+        }
+        let read = self.store.read(self.disk, offset, out);
+        Some(read.map(|()| Content::Data).map_err(export_error))
+    }
+
+    fn change_here(&self, change: &Change) -> Option<Result<Ticket, ExportError>> {
+        let Store::Branch(branch) = &self.store else { return Some(Err(ExportError::ReadOnly)) };
+        let taken = match change {
+            Change::Write { offset, data } => branch.take_write(self.disk, *offset, data),
+            Change::Zero { offset, length } => branch.take_zero(self.disk, *offset, *length),
+            Change::Trim { offset, length } => branch.take_discard(self.disk, *offset, *length),
+        };
+        Some(taken.map(|lsn| Ticket(lsn.get())).map_err(export_error))
+    }
+
+    async fn settle(&self, ticket: Ticket) -> Result<(), ExportError> {
+        self.change(move |branch, _| branch.wait_durable(Lsn::new(ticket.0))).await
+    }
+
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
         let (store, disk) = (self.store.clone(), self.disk);
         let read = move || {
             let mut bytes = vec![0; usize::try_from(length).expect("a u32 fits into memory")];
-            match store {
-                Store::View(view) => view.read(disk, offset, &mut bytes),
-                Store::Branch(branch) => branch.read(disk, offset, &mut bytes),
-            }
-            .map(|()| Bytes::from(bytes))
+            store.read(disk, offset, &mut bytes).map(|()| Bytes::from(bytes))
         };
         blocking(read).await.map_err(export_error)
     }
@@ -179,10 +235,8 @@ impl Export for DiskExport {
         let size = self.geometry.size_bytes;
         let range = ByteRange::at(offset, length).filter(|range| range.end <= size);
         let range = range.ok_or(ExportError::OutOfRange { offset, length, size })?;
-        let zeroes = match &self.store {
-            Store::View(view) => view.zeroes(self.disk, range),
-            Store::Branch(branch) => branch.zeroes(self.disk, range),
-        };
+        let (store, disk) = (self.store.clone(), self.disk);
+        let zeroes = blocking(move || store.zeroes(disk, range)).await;
         Ok(zeroes.into_iter().map(|(piece, hole)| Extent { length: piece.len(), hole }).collect())
     }
 }
@@ -197,21 +251,6 @@ fn export_error(error: ContentError) -> ExportError {
         other => {
             tracing::error!(error = crate::errors::chain(&other), "a disk could not be served");
             ExportError::Io(Box::new(other))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_branch_is_never_taken_for_a_position() {
-        for name in ["epoch-2", "test-1", "a.b_c"] {
-            assert!(branch_name_fits(name), "{name}");
-        }
-        for name in ["", "latest", "17", "a b", "a@b", "a/b", &"x".repeat(65)] {
-            assert!(!branch_name_fits(name), "{name}");
         }
     }
 }

@@ -27,6 +27,7 @@
 mod blocking;
 mod disks;
 mod errors;
+mod export_name;
 mod exports;
 mod hosted;
 mod maintenance;

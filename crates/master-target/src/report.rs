@@ -1,7 +1,7 @@
 //! What the target says of itself about once a second.
 
 use crate::blocking::blocking;
-use crate::exports::export_name;
+use crate::export_name::export_name;
 use crate::hosted::{Hosted, lock};
 use crate::target::Target;
 use landfall_api_types::node::{ReplicaReport, ReplicaRole, Report};

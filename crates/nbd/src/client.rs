@@ -3,7 +3,7 @@
 
 mod connection;
 mod negotiate;
-mod reply;
+pub(crate) mod reply;
 
 use crate::Extent;
 use crate::proto::constants::{CMD_FLAG_REQ_ONE, FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, STATE_ZERO};

@@ -18,6 +18,16 @@ pub enum ExportError {
     /// No export has this name (`NBD_REP_ERR_UNKNOWN` during negotiation).
     #[error("no export is named {0:?}")]
     Unknown(String),
+    /// The name is understood, but what it names can't be served (`NBD_REP_ERR_UNKNOWN` with the
+    /// reason during negotiation).
+    #[error("{name:?} is not served")]
+    Absent {
+        /// The name.
+        name: String,
+        /// Why; told to the client.
+        #[source]
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The export is read-only (EPERM).
     #[error("the export is read-only")]
     ReadOnly,
@@ -47,7 +57,9 @@ impl ExportError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Unknown(_) | Self::ReadOnly | Self::OutOfRange { .. } => Class::Permanent,
+            Self::Unknown(_) | Self::Absent { .. } | Self::ReadOnly | Self::OutOfRange { .. } => {
+                Class::Permanent
+            }
             Self::Revoked => Class::Fenced,
             Self::NoSpace | Self::Io(_) => Class::Transient,
         }
@@ -63,8 +75,53 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What [`Export::read_here`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// The buffer is filled.
+    Data,
+    /// The whole range reads as zeroes; the buffer was not touched.
+    Zeroes,
+}
+
+/// A change of a disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Bytes.
+    Write {
+        /// First byte on the disk.
+        offset: u64,
+        /// What it becomes.
+        data: Bytes,
+    },
+    /// Reads as zeroes from then on.
+    Zero {
+        /// First byte on the disk.
+        offset: u64,
+        /// Bytes on the disk.
+        length: u64,
+    },
+    /// Is given up.
+    Trim {
+        /// First byte on the disk.
+        offset: u64,
+        /// Bytes on the disk.
+        length: u64,
+    },
+}
+
+/// How far the changes of an export were taken in: [`Export::settle`] of a ticket makes durable
+/// that change and all that were taken in before. Later tickets of one export are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
 /// One disk as NBD serves it. Calls are made concurrently; blocking work belongs on a thread of the
 /// implementor's.
+///
+/// The calls whose names end in `_here` are the exception: they may block, and are only made on a
+/// thread that serves one client and nobody else. They are what is fast: no other thread has to be
+/// woken for a block that lies in memory, and many writes share one flush. An export without them
+/// is served through the others.
 ///
 /// The calls of one connection are polled by one task: what an implementor does between two
 /// `.await`s delays the other requests of that connection. Size, block size, access and sharing do
@@ -87,6 +144,20 @@ pub trait Export: Send + Sync + 'static {
     /// Views at a fixed position may say yes.
     fn multi_conn(&self) -> bool {
         self.access() == Access::ReadWrite
+    }
+    /// Fills `out` on the calling thread; `None` when this export can't.
+    fn read_here(&self, _offset: u64, _out: &mut [u8]) -> Option<Result<Content, ExportError>> {
+        None
+    }
+    /// Takes a change in on the calling thread: reads show it, but it counts as done only when its
+    /// ticket is settled. `None` when this export can't.
+    fn change_here(&self, _change: &Change) -> Option<Result<Ticket, ExportError>> {
+        None
+    }
+    /// Returns when everything up to this ticket is durable (trap T-10). Called only with tickets
+    /// of [`Export::change_here`].
+    async fn settle(&self, _ticket: Ticket) -> Result<(), ExportError> {
+        Ok(())
     }
     /// Reads `length` bytes.
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError>;

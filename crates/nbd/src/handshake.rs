@@ -46,10 +46,10 @@ pub(crate) enum Protection {
 }
 
 /// Why an export can't be opened, as far as the client is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Unavailable {
-    /// No such export (or none that can be served).
-    Unknown,
+    /// No such export, or none that can be served, in words.
+    Unknown(String),
     /// Revoked, or the server is going away.
     Shutdown,
 }
@@ -454,8 +454,9 @@ impl Handshake {
 
     fn answer_unavailable(&mut self, option: u32, why: Unavailable, out: &mut Vec<Effect>) {
         match why {
-            Unavailable::Unknown => {
-                self.answer(out, option, REP_ERR_UNKNOWN, b"no export has this name");
+            Unavailable::Unknown(why) => {
+                let why = &why[..why.floor_char_boundary(STRING_BYTES_MAX)];
+                self.answer(out, option, REP_ERR_UNKNOWN, why.as_bytes());
             }
             Unavailable::Shutdown => {
                 self.answer(out, option, REP_ERR_SHUTDOWN, b"the export was revoked");
@@ -484,5 +485,10 @@ fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Violation> {
     bytes.try_into().map_err(|_| Violation::Malformed("amount of bytes"))
 }
 
+#[cfg(feature = "testing")]
+mod fuzz;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "testing")]
+pub(crate) use fuzz::fuzz_negotiation;

@@ -39,7 +39,7 @@ pub mod testing;
 mod uri;
 
 pub use client::{Client, ClientError, ClientTls, ExportInfo};
-pub use export::{Access, Export, ExportError, Exports, Extent};
+pub use export::{Access, Change, Content, Export, ExportError, Exports, Extent, Ticket};
 pub use server::{
     Endpoint, ListenError, Listener, Security, Server, ServerOptions, SessionEnd, SessionError,
 };

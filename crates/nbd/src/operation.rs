@@ -6,6 +6,9 @@ use crate::proto::{Errno, Operation};
 use crate::{Export, ExportError, Extent};
 use bytes::Bytes;
 
+/// Bytes that are read at once only to be in memory.
+const CACHED_AT_ONCE_BYTES: u32 = 1 << 20;
+
 /// Whether an operation looks or stores; decides how some errors are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Effect(ErrnoEffect);
@@ -14,6 +17,20 @@ impl Effect {
     /// The number that answers a failure.
     pub(crate) fn errno(self, error: &ExportError) -> Errno {
         Errno::of(error, self.0)
+    }
+}
+
+impl Operation {
+    /// How its failures are told.
+    pub(crate) const fn effect(self) -> Effect {
+        Effect(match self {
+            Self::Write { .. } | Self::Zero { .. } => ErrnoEffect::Stores,
+            Self::Read { .. }
+            | Self::Status { .. }
+            | Self::Trim { .. }
+            | Self::Cache { .. }
+            | Self::Flush => ErrnoEffect::Looks,
+        })
     }
 }
 
@@ -49,25 +66,22 @@ pub(crate) async fn carry_out(
     operation: Operation,
     payload: Bytes,
 ) -> Finished {
-    let (effect, outcome) = match operation {
-        Operation::Read { offset, length } => {
-            (ErrnoEffect::Looks, read(export, offset, length).await)
-        }
+    let outcome = match operation {
+        Operation::Read { offset, length } => read(export, offset, length).await,
         Operation::Status { offset, length, extents_max } => {
-            (ErrnoEffect::Looks, status(export, offset, length, extents_max).await)
+            status(export, offset, length, extents_max).await
         }
-        Operation::Write { offset, .. } => {
-            (ErrnoEffect::Stores, export.write(offset, payload).await.map(|()| Answer::Done))
-        }
-        Operation::Zero { offset, length } => {
-            (ErrnoEffect::Stores, export.zero(offset, length.into()).await.map(|()| Answer::Done))
-        }
-        Operation::Trim { offset, length } => {
-            (ErrnoEffect::Looks, export.trim(offset, length.into()).await.map(|()| Answer::Done))
-        }
-        Operation::Flush => (ErrnoEffect::Looks, export.flush().await.map(|()| Answer::Done)),
+        Operation::Write { offset, .. } => export.write(offset, payload).await.map(done),
+        Operation::Zero { offset, length } => export.zero(offset, length.into()).await.map(done),
+        Operation::Trim { offset, length } => export.trim(offset, length.into()).await.map(done),
+        Operation::Cache { offset, length } => cache(export, offset, length).await.map(done),
+        Operation::Flush => export.flush().await.map(done),
     };
-    Finished { cookie, effect: Effect(effect), outcome }
+    Finished { cookie, effect: operation.effect(), outcome }
+}
+
+const fn done((): ()) -> Answer {
+    Answer::Done
 }
 
 async fn read(export: &dyn Export, offset: u64, length: u32) -> Result<Answer, ExportError> {
@@ -79,6 +93,18 @@ async fn read(export: &dyn Export, offset: u64, length: u32) -> Result<Answer, E
         return Err(ExportError::Io(Box::new(wrong)));
     }
     Ok(Answer::Data { offset, length, data })
+}
+
+/// Reads a range for the sake of whatever keeps it in memory afterwards.
+async fn cache(export: &dyn Export, offset: u64, length: u32) -> Result<(), ExportError> {
+    let end = offset + u64::from(length);
+    let mut at = offset;
+    while at < end {
+        let piece = u32::try_from(end - at).unwrap_or(u32::MAX).min(CACHED_AT_ONCE_BYTES);
+        export.read(at, piece).await?;
+        at += u64::from(piece);
+    }
+    Ok(())
 }
 
 async fn status(

@@ -4,6 +4,7 @@
 //! only the exports and the [`registry`], so a bad or slow client harms nobody else.
 
 mod accept;
+mod buffers;
 mod endpoint;
 mod input;
 mod listener;
@@ -175,7 +176,7 @@ impl Server {
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        let terms = Terms { tls: Some(tls), negotiating: None };
+        let terms = Terms { tls: Some(tls), ..Terms::default() };
         serve::serve(&self.shared, terms, reader, writer).await
     }
 

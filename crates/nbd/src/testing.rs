@@ -2,6 +2,7 @@
 //! anything.
 
 mod file;
+pub mod fuzz;
 mod map;
 mod memory;
 

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::blocking::blocking;
 use crate::errors;
-use crate::exports::export_name;
+use crate::export_name::export_name;
 use crate::hosted::Hosted;
 use crate::reverse::ReverseSpec;
 use crate::target::Target;

@@ -3,7 +3,7 @@
 use super::{Outcome, position, selector};
 use crate::blocking::blocking;
 use crate::errors;
-use crate::exports::{branch_name_fits, export_name};
+use crate::export_name::{branch_name_fits, export_name};
 use crate::hosted::Hosted;
 use crate::report::api_branch;
 use crate::reverse::{Reverse, ReverseSpec, wall_time_ns};

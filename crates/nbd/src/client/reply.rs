@@ -146,3 +146,9 @@ fn join(pieces: Vec<(u64, Piece)>, start: u64, length: u32) -> Result<Bytes, Vio
         }
     }
 }
+
+#[cfg(feature = "testing")]
+mod fuzz;
+
+#[cfg(feature = "testing")]
+pub(crate) use fuzz::fuzz_answer;

@@ -66,7 +66,7 @@ impl Shell {
                     let facts = match name.as_str() {
                         "disk" | "b/0@latest" => Ok(FACTS),
                         "gone" => Err(Unavailable::Shutdown),
-                        _ => Err(Unavailable::Unknown),
+                        _ => Err(Unavailable::Unknown("nothing here".into())),
                     };
                     self.step(Input::Opened(facts))?;
                 }

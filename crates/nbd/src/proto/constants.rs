@@ -35,6 +35,8 @@ pub const FLAG_SEND_WRITE_ZEROES: u16 = 1 << 6;
 pub const FLAG_SEND_DF: u16 = 1 << 7;
 /// Transmission flag: several connections see one disk.
 pub const FLAG_CAN_MULTI_CONN: u16 = 1 << 8;
+/// Transmission flag: `CMD_CACHE` is understood.
+pub const FLAG_SEND_CACHE: u16 = 1 << 10;
 /// Transmission flag: `CMD_FLAG_FAST_ZERO` is understood.
 pub const FLAG_SEND_FAST_ZERO: u16 = 1 << 11;
 
@@ -99,6 +101,8 @@ pub const CMD_DISC: u16 = 2;
 pub const CMD_FLUSH: u16 = 3;
 /// Request type.
 pub const CMD_TRIM: u16 = 4;
+/// Request type.
+pub const CMD_CACHE: u16 = 5;
 /// Request type.
 pub const CMD_WRITE_ZEROES: u16 = 6;
 /// Request type.

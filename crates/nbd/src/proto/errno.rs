@@ -58,7 +58,7 @@ impl Errno {
     /// The number that answers a failure of the export (protocol document, section "Error values").
     pub(crate) fn of(error: &ExportError, effect: Effect) -> Self {
         match error {
-            ExportError::Unknown(_) => Self::Invalid,
+            ExportError::Unknown(_) | ExportError::Absent { .. } => Self::Invalid,
             ExportError::ReadOnly => Self::NotPermitted,
             ExportError::Revoked => Self::Shutdown,
             ExportError::OutOfRange { .. } if effect == Effect::Stores => Self::NoSpace,

@@ -1,7 +1,7 @@
 use super::constants::{
     CMD_FLAG_DF, CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE, CMD_FLAG_REQ_ONE,
-    FLAG_CAN_MULTI_CONN, FLAG_HAS_FLAGS, FLAG_READ_ONLY, FLAG_SEND_DF, FLAG_SEND_FAST_ZERO,
-    FLAG_SEND_FLUSH, FLAG_SEND_FUA, FLAG_SEND_TRIM, FLAG_SEND_WRITE_ZEROES,
+    FLAG_CAN_MULTI_CONN, FLAG_HAS_FLAGS, FLAG_READ_ONLY, FLAG_SEND_CACHE, FLAG_SEND_DF,
+    FLAG_SEND_FAST_ZERO, FLAG_SEND_FLUSH, FLAG_SEND_FUA, FLAG_SEND_TRIM, FLAG_SEND_WRITE_ZEROES,
 };
 use super::limits::{BLOCK_BYTES_MAX, PAYLOAD_BYTES_MAX, STATUS_SPAN_BYTES_MAX};
 use super::{Command, Errno, Request};
@@ -69,7 +69,7 @@ impl Facts {
     /// The transmission flags; `structured` replies bring DF with them.
     #[must_use]
     pub fn transmission_flags(&self, structured: bool) -> u16 {
-        let mut flags = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA;
+        let mut flags = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA | FLAG_SEND_CACHE;
         match self.access {
             Access::ReadOnly => flags |= FLAG_READ_ONLY,
             Access::ReadWrite => {
@@ -117,6 +117,13 @@ pub enum Operation {
         /// Bytes.
         length: u32,
     },
+    /// Read it, so that it lies in memory when it is asked for.
+    Cache {
+        /// First byte.
+        offset: u64,
+        /// Bytes, at most [`PAYLOAD_BYTES_MAX`]; may be fewer than were asked for.
+        length: u32,
+    },
     /// Make durable what was answered.
     Flush,
     /// Report extents.
@@ -128,6 +135,28 @@ pub enum Operation {
         /// Extents wanted at most.
         extents_max: usize,
     },
+}
+
+impl Operation {
+    /// First byte and bytes of the disk; none for a flush.
+    #[must_use]
+    pub const fn range(&self) -> Option<(u64, u64)> {
+        match *self {
+            Self::Read { offset, length }
+            | Self::Write { offset, length }
+            | Self::Zero { offset, length }
+            | Self::Trim { offset, length }
+            | Self::Cache { offset, length }
+            | Self::Status { offset, length, .. } => Some((offset, length as u64)),
+            Self::Flush => None,
+        }
+    }
+
+    /// True when it changes the disk.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Zero { .. } | Self::Trim { .. })
+    }
 }
 
 /// What to do with a request.
@@ -170,6 +199,13 @@ pub fn judge(request: &Request, facts: &Facts, structured: bool, allocation: boo
         Command::Unknown(_) => Verdict::Refuse(Errno::Invalid, "the command is unknown"),
         Command::Read => judge_read(request, facts, agreed),
         Command::BlockStatus => judge_status(request, facts, agreed),
+        Command::Cache => match check_range(request, facts, Errno::Invalid) {
+            Some(refusal) => refusal,
+            // Advice: that only the beginning of a long range is read is no failure.
+            None => {
+                Verdict::Run(Operation::Cache { offset, length: length.min(PAYLOAD_BYTES_MAX) })
+            }
+        },
         Command::Write | Command::WriteZeroes | Command::Trim => judge_change(request, facts),
     }
 }
@@ -181,7 +217,12 @@ const fn allowed_flags(command: Command, agreed: Agreed) -> u16 {
         Command::BlockStatus => CMD_FLAG_REQ_ONE,
         // Nothing is to be refused in a farewell.
         Command::Disconnect => u16::MAX,
-        Command::Read | Command::Write | Command::Flush | Command::Trim | Command::Unknown(_) => 0,
+        Command::Read
+        | Command::Write
+        | Command::Flush
+        | Command::Trim
+        | Command::Cache
+        | Command::Unknown(_) => 0,
     }
 }
 

@@ -1,7 +1,7 @@
 use super::constants::{
     BASE_ALLOCATION_ID, REPLY_FLAG_DONE, REPLY_TYPE_BLOCK_STATUS, REPLY_TYPE_ERROR,
-    REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, SIMPLE_REPLY_MAGIC, STATE_HOLE, STATE_ZERO,
-    STRUCTURED_REPLY_MAGIC,
+    REPLY_TYPE_NONE, REPLY_TYPE_OFFSET_DATA, REPLY_TYPE_OFFSET_HOLE, SIMPLE_REPLY_MAGIC,
+    STATE_HOLE, STATE_ZERO, STRUCTURED_REPLY_MAGIC,
 };
 use super::limits::{CHUNK_BYTES_MAX, STRING_BYTES_MAX};
 use super::{Errno, Violation};
@@ -44,6 +44,15 @@ impl ReplyWriter {
         } else {
             self.put_simple(0, cookie);
         }
+        self.take()
+    }
+
+    /// A successful read of a range that holds nothing but zeroes; only with structured replies.
+    #[must_use]
+    pub fn hole(&mut self, cookie: u64, offset: u64, length: u32) -> Bytes {
+        self.put_chunk(REPLY_TYPE_OFFSET_HOLE, cookie, 12);
+        self.scratch.put_u64(offset);
+        self.scratch.put_u32(length);
         self.take()
     }
 

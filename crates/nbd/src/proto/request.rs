@@ -1,6 +1,6 @@
 use super::constants::{
-    CMD_BLOCK_STATUS, CMD_DISC, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES,
-    REQUEST_MAGIC,
+    CMD_BLOCK_STATUS, CMD_CACHE, CMD_DISC, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE,
+    CMD_WRITE_ZEROES, REQUEST_MAGIC,
 };
 use bytes::{Buf, BufMut};
 use landfall_types::Class;
@@ -18,6 +18,8 @@ pub enum Command {
     Flush,
     /// A range is given up.
     Trim,
+    /// A range will be read soon.
+    Cache,
     /// A range reads as zeroes.
     WriteZeroes,
     /// Extents of a range.
@@ -34,6 +36,7 @@ impl Command {
             CMD_DISC => Self::Disconnect,
             CMD_FLUSH => Self::Flush,
             CMD_TRIM => Self::Trim,
+            CMD_CACHE => Self::Cache,
             CMD_WRITE_ZEROES => Self::WriteZeroes,
             CMD_BLOCK_STATUS => Self::BlockStatus,
             other => Self::Unknown(other),
@@ -47,6 +50,7 @@ impl Command {
             Self::Disconnect => CMD_DISC,
             Self::Flush => CMD_FLUSH,
             Self::Trim => CMD_TRIM,
+            Self::Cache => CMD_CACHE,
             Self::WriteZeroes => CMD_WRITE_ZEROES,
             Self::BlockStatus => CMD_BLOCK_STATUS,
             Self::Unknown(code) => code,
@@ -82,6 +86,7 @@ impl Request {
             | Command::Disconnect
             | Command::Flush
             | Command::Trim
+            | Command::Cache
             | Command::WriteZeroes
             | Command::BlockStatus
             | Command::Unknown(_) => 0,

@@ -1,6 +1,7 @@
 //! Accepts clients, as many as there are places for.
 
 use super::serve::{Terms, serve};
+use super::session::Lane;
 use super::{Server, SessionEnd, SessionError};
 use rustix::net::sockopt;
 use rustls::ServerConfig;
@@ -22,23 +23,27 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// The same limit for answers that nobody acknowledges.
 const UNACKNOWLEDGED_MS: u32 = 120_000;
 
+/// Threads that wait for the storage on behalf of one client: more than a disk answers at a time,
+/// and few enough that 256 clients can have them.
+const STORAGE_THREADS_MAX: usize = 16;
+
 /// What is listened on.
 pub(super) enum Socket {
     Unix(UnixListener),
     Tcp(TcpListener),
 }
 
-/// A client's connection.
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
+/// A client's connection, on its way to its thread; not blocking.
+enum Accepted {
+    Unix(std::os::unix::net::UnixStream),
+    Tcp(std::net::TcpStream),
 }
 
 impl Socket {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Accepted::Unix),
+            Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Accepted::Tcp),
         }
     }
 }
@@ -69,26 +74,47 @@ pub(super) async fn accept(server: Server, socket: Socket, tls: Option<Arc<Serve
             continue;
         };
         let server = server.clone();
-        let terms = Terms { tls: tls.clone(), negotiating: Some(negotiating) };
-        tokio::spawn(async move {
-            let outcome = serve_stream(&server, terms, stream).await;
+        let terms = Terms { tls: tls.clone(), negotiating: Some(negotiating), lane: Lane::Own };
+        // A thread for each client: what it waits for, nobody else waits for, and a block that lies
+        // in memory is answered without another thread being woken for it.
+        let client = std::thread::Builder::new().name("nbd client".into()).spawn(move || {
+            report(serve_alone(&server, terms, stream));
             drop(place);
-            report(outcome);
         });
+        if let Err(error) = client {
+            tracing::warn!(%error, "a client was turned away: no thread for it");
+        }
     }
+}
+
+/// Serves a client on the calling thread.
+fn serve_alone(
+    server: &Server,
+    terms: Terms,
+    stream: Accepted,
+) -> Result<SessionEnd, SessionError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("nbd storage")
+        .max_blocking_threads(STORAGE_THREADS_MAX)
+        .build();
+    let runtime = runtime.map_err(SessionError::Stream)?;
+    runtime.block_on(serve_stream(server, terms, stream))
 }
 
 async fn serve_stream(
     server: &Server,
     terms: Terms,
-    stream: Stream,
+    stream: Accepted,
 ) -> Result<SessionEnd, SessionError> {
     match stream {
-        Stream::Unix(stream) => {
+        Accepted::Unix(stream) => {
+            let stream = UnixStream::from_std(stream).map_err(SessionError::Stream)?;
             let (reader, writer) = stream.into_split();
             serve(&server.shared, terms, reader, writer).await
         }
-        Stream::Tcp(stream) => {
+        Accepted::Tcp(stream) => {
+            let stream = TcpStream::from_std(stream).map_err(SessionError::Stream)?;
             keep_alive(&stream).map_err(SessionError::Stream)?;
             let (reader, writer) = stream.into_split();
             serve(&server.shared, terms, reader, writer).await

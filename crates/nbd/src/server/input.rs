@@ -64,6 +64,11 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Ok(Some(request))
     }
 
+    /// True when no further request is there whole.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ahead.len() < Request::BYTES
+    }
+
     /// Announces that the next `length` bytes are wanted.
     pub(super) fn expect_payload(&mut self, length: usize) {
         self.expecting = Expecting::Payload { data: BytesMut::with_capacity(length), length };

@@ -125,12 +125,15 @@ impl Dialogue<'_> {
         let export = match self.shared.exports.open(&name).await {
             Ok(export) if export.revoked() => return Err(Unavailable::Shutdown),
             Ok(export) => export,
-            Err(ExportError::Unknown(_)) => return Err(Unavailable::Unknown),
+            Err(ExportError::Unknown(_)) => {
+                return Err(Unavailable::Unknown("no export has this name".into()));
+            }
+            Err(ExportError::Absent { why, .. }) => return Err(Unavailable::Unknown(chain(&*why))),
             Err(ExportError::Revoked) => return Err(Unavailable::Shutdown),
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::warn!(export = name, error, "an export could not be opened");
-                return Err(Unavailable::Unknown);
+                return Err(Unavailable::Unknown("the export can't be opened now".into()));
             }
         };
         match Facts::of(export.as_ref()) {
@@ -141,8 +144,20 @@ impl Dialogue<'_> {
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::error!(export = name, error, "an export can't be served");
-                Err(Unavailable::Unknown)
+                Err(Unavailable::Unknown("the export can't be expressed in NBD".into()))
             }
         }
     }
+}
+
+/// An error and its causes, for the client.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

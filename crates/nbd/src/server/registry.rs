@@ -89,10 +89,13 @@ impl Registry {
 }
 
 impl Registration<'_> {
-    /// Returns once the session has to stop.
-    pub(super) async fn stopped(&mut self) {
-        // An error means that the entry is gone, which only the drop of this very value does.
-        let _ = self.stop.wait_for(|stop| *stop).await;
+    /// Comes to its end once the session has to stop.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut stop = self.stop.clone();
+        async move {
+            // An error means that the entry is gone, which only the drop of this very value does.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
     }
 }
 

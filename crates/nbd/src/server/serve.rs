@@ -1,7 +1,7 @@
 //! From a client's first byte to its first request: negotiation, with TLS where it is required.
 
 use super::negotiate::{Outcome, greet, negotiate};
-use super::session::Session;
+use super::session::{Lane, Session};
 use super::{SessionEnd, SessionError, Shared};
 use crate::handshake::{Handshake, Protection};
 use rustls::ServerConfig;
@@ -18,6 +18,8 @@ pub(super) struct Terms {
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// A place among those who negotiate, given back when the client has chosen an export.
     pub(super) negotiating: Option<OwnedSemaphorePermit>,
+    /// Whether the client has a thread of its own.
+    pub(super) lane: Lane,
 }
 
 /// Serves one client from its first byte to its last.
@@ -31,7 +33,7 @@ where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let Terms { tls, negotiating } = terms;
+    let Terms { tls, negotiating, lane } = terms;
     let until = Instant::now() + shared.options.negotiation_time_max;
     let protection = if tls.is_some() { Protection::Required } else { Protection::NotOffered };
     let choosing = async {
@@ -43,7 +45,7 @@ where
         (Some(Outcome::StartTls(machine)), Some(_)) => machine,
         (Some(outcome), _) => {
             drop(negotiating);
-            return transmit(shared, outcome, reader, writer).await;
+            return transmit(shared, lane, outcome, reader, writer).await;
         }
     };
     let Some(tls) = tls else { return Ok(SessionEnd::ClientLeft) };
@@ -61,7 +63,7 @@ where
         return Ok(SessionEnd::Disconnected);
     };
     drop(negotiating);
-    Box::pin(transmit(shared, outcome, reader, writer)).await
+    Box::pin(transmit(shared, lane, outcome, reader, writer)).await
 }
 
 /// What `negotiating` comes to; none when the server takes no more clients.
@@ -83,6 +85,7 @@ async fn in_time<T>(
 
 async fn transmit<R, W>(
     shared: &Shared,
+    lane: Lane,
     outcome: Outcome,
     reader: R,
     writer: W,
@@ -102,6 +105,6 @@ where
     if *closing.borrow() {
         return Ok(SessionEnd::Disconnected);
     }
-    let session = Session::new(shared.options, negotiated, opened, reader, writer);
+    let session = Session::new(shared.options, lane, negotiated, opened, reader, writer);
     session.run(registration).await
 }

@@ -1,3 +1,6 @@
+mod here;
+
+use super::buffers::Buffers;
 use super::input::Input;
 use super::negotiate::Opened;
 use super::output::{Cost, Output};
@@ -11,6 +14,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use here::{Group, Pace};
+use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -29,12 +34,12 @@ impl Admitted {
     }
 
     const fn add(&mut self, cost: Cost) {
-        self.requests += 1;
+        self.requests += cost.requests;
         self.bytes += cost.bytes;
     }
 
     const fn release(&mut self, cost: Cost) {
-        self.requests -= 1;
+        self.requests -= cost.requests;
         self.bytes -= cost.bytes;
     }
 }
@@ -66,6 +71,26 @@ enum Ending {
     Disconnected,
 }
 
+/// On what a session's task runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Lane {
+    /// On a thread with others, which must not block.
+    #[default]
+    Shared,
+    /// On a thread of its own: requests may be carried out on it.
+    Own,
+}
+
+/// Changes that are answered together: cookie, what it is, what it takes.
+type Waiting = Vec<(u64, Operation, Cost)>;
+
+/// What has come to its end.
+enum Done {
+    Request(Cost, Finished),
+    /// A group of changes is durable, or is not.
+    Settled(Waiting, Result<(), ExportError>),
+}
+
 /// One client's transmission phase.
 pub(super) struct Session<R, W> {
     options: ServerOptions,
@@ -76,7 +101,13 @@ pub(super) struct Session<R, W> {
     input: Input<R>,
     output: Output<W>,
     replies: ReplyWriter,
-    running: FuturesUnordered<BoxFuture<'static, (Cost, Finished)>>,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    lane: Lane,
+    pace: Pace,
+    buffers: Buffers,
+    group: Group,
+    /// Groups that are being made durable.
+    settling: usize,
     admitted: Admitted,
     stage: Stage,
     ending: Option<Ending>,
@@ -92,6 +123,7 @@ where
 {
     pub(super) fn new(
         options: ServerOptions,
+        lane: Lane,
         negotiated: Negotiated,
         opened: Opened,
         reader: R,
@@ -107,6 +139,11 @@ where
             output: Output::new(writer),
             replies: ReplyWriter::new(negotiated.structured),
             running: FuturesUnordered::new(),
+            lane,
+            pace: Pace::default(),
+            buffers: Buffers::default(),
+            group: Group::default(),
+            settling: 0,
             admitted: Admitted::default(),
             stage: Stage::Header,
             ending: None,
@@ -117,13 +154,16 @@ where
     /// From the first request to the last answer.
     pub(super) async fn run(
         mut self,
-        mut registration: Registration<'_>,
+        registration: Registration<'_>,
     ) -> Result<SessionEnd, SessionError> {
         if self.opened.export.revoked() {
             self.ending = Some(Ending::Revoked);
         }
+        let mut stopped = pin!(registration.stopped());
+        let mut told = false;
         loop {
             self.advance();
+            self.settle();
             if self.ending.is_some() && self.running.is_empty() {
                 break;
             }
@@ -132,15 +172,19 @@ where
             // Completions come first, so that all that are ready leave in one system call.
             tokio::select! {
                 biased;
-                Some((cost, finished)) = self.running.next(), if !self.running.is_empty() => {
-                    self.finish(cost, finished);
-                }
+                Some(done) = self.running.next(), if !self.running.is_empty() => match done {
+                    Done::Request(cost, finished) => self.finish(cost, finished),
+                    Done::Settled(waiting, outcome) => self.settled(waiting, outcome),
+                },
                 sent = self.output.send(|cost| self.admitted.release(cost)), if answers => {
                     if let Err(error) = sent {
                         self.ending = Some(Ending::Gone(Some(SessionError::Stream(error))));
                     }
                 }
-                () = registration.stopped(), if self.ending.is_none() => self.stop(),
+                () = &mut stopped, if self.ending.is_none() && !told => {
+                    told = true;
+                    self.stop();
+                }
                 filled = self.input.fill(), if takes_more => match filled {
                     Ok(true) => {}
                     Ok(false) => self.ending = Some(Ending::Gone(None)),
@@ -247,41 +291,52 @@ where
 
     fn start(&mut self, request: &Request, operation: Operation, payload: Bytes) {
         let cost = cost_of(request, Some(operation));
+        if self.carry_out_here(request, operation, &payload, cost) {
+            return;
+        }
         let export = self.opened.export.clone();
         let cookie = request.cookie;
         self.running.push(Box::pin(async move {
-            (cost, carry_out(export.as_ref(), cookie, operation, payload).await)
+            Done::Request(cost, carry_out(export.as_ref(), cookie, operation, payload).await)
         }));
     }
 
     /// Answers a request that the export has carried out, or failed to.
     fn finish(&mut self, cost: Cost, finished: Finished) {
         let Finished { cookie, effect, outcome } = finished;
-        // A write may have come in just before the authority went, or not: ESHUTDOWN claims nothing
-        // about it.
-        if self.opened.export.revoked() {
-            if self.ending.is_none() {
-                self.ending = Some(Ending::Revoked);
-                self.refuse_what_is_here();
-            }
-            let revoked = ExportError::Revoked;
-            return self.push_error(cookie, Errno::Shutdown, &revoked.to_string(), cost);
+        if self.revoked_by_now() {
+            return self.refuse_revoked(cookie, cost);
         }
         match outcome {
-            Ok(Answer::Done) => {
-                let head = self.replies.done(cookie);
-                self.output.push(head, None, cost);
-            }
-            Ok(Answer::Data { offset, length, data }) => {
-                let head = self.replies.data(cookie, offset, length);
-                self.output.push(head, Some(data), cost);
-            }
-            Ok(Answer::Status(extents)) => {
-                let head = self.replies.status(cookie, &extents);
-                self.output.push(head, None, cost);
-            }
+            Ok(answer) => self.answer(cookie, answer, cost),
             Err(error) => self.fail(cookie, effect, &error, cost),
         }
+    }
+
+    /// Looks once more before an answer. A write may have come in just before the authority went,
+    /// or not: ESHUTDOWN claims nothing about it.
+    fn revoked_by_now(&mut self) -> bool {
+        let revoked = self.opened.export.revoked();
+        if revoked && self.ending.is_none() {
+            self.ending = Some(Ending::Revoked);
+            self.refuse_what_is_here();
+        }
+        revoked
+    }
+
+    fn refuse_revoked(&mut self, cookie: u64, cost: Cost) {
+        self.push_error(cookie, Errno::Shutdown, &ExportError::Revoked.to_string(), cost);
+    }
+
+    fn answer(&mut self, cookie: u64, answer: Answer, cost: Cost) {
+        let (head, data) = match answer {
+            Answer::Done => (self.replies.done(cookie), None),
+            Answer::Data { offset, length, data } => {
+                (self.replies.data(cookie, offset, length), Some(data))
+            }
+            Answer::Status(extents) => (self.replies.status(cookie, &extents), None),
+        };
+        self.output.push(&head, data, cost);
     }
 
     fn fail(&mut self, cookie: u64, effect: Effect, error: &ExportError, cost: Cost) {
@@ -299,7 +354,7 @@ where
 
     fn push_error(&mut self, cookie: u64, errno: Errno, message: &str, cost: Cost) {
         let head = self.replies.error(cookie, errno, message);
-        self.output.push(head, None, cost);
+        self.output.push(&head, None, cost);
     }
 
     /// Answers ESHUTDOWN to requests that were read and not begun. They are few: what was read
@@ -307,7 +362,8 @@ where
     /// stand within a payload.
     fn refuse_what_is_here(&mut self) {
         const MESSAGE: &str = "the server ended this session";
-        let nothing = Cost { bytes: 0 };
+        // Their places are not counted: nothing more is admitted.
+        let nothing = Cost::NOTHING;
         let begun = match self.stage {
             Stage::Header => None,
             // The room that was taken for these is not needed again: nothing more is admitted.
@@ -316,7 +372,6 @@ where
             }
         };
         if let Some(request) = begun {
-            self.admitted.add(nothing);
             self.push_error(request.cookie, Errno::Shutdown, MESSAGE, nothing);
             if request.payload_bytes() > 0 {
                 // Requests behind this payload are not in sight.
@@ -327,7 +382,6 @@ where
             if request.command == Command::Disconnect {
                 return;
             }
-            self.admitted.add(nothing);
             self.push_error(request.cookie, Errno::Shutdown, MESSAGE, nothing);
             if request.payload_bytes() > 0 {
                 return;
@@ -365,7 +419,9 @@ fn cost_of(request: &Request, operation: Option<Operation>) -> Cost {
         // Sixteen bytes for each extent in memory, at the smallest unit of the disk: bounded by the
         // span.
         Some(Operation::Status { .. }) => crate::proto::limits::EXTENTS_MAX * 16,
+        // One piece at a time.
+        Some(Operation::Cache { .. }) => 1 << 20,
         Some(Operation::Zero { .. } | Operation::Trim { .. } | Operation::Flush) | None => 0,
     };
-    Cost { bytes: bytes + std::mem::size_of_val(request) }
+    Cost { requests: 1, bytes: bytes + std::mem::size_of_val(request) }
 }

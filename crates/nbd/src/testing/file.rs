@@ -1,4 +1,4 @@
-use crate::{Access, Export, ExportError, Extent};
+use crate::{Access, Change, Content, Export, ExportError, Extent, Ticket};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A plain file as a disk with blocks of 512 bytes. Durable before it answers, as a branch is: one
@@ -17,6 +18,8 @@ pub struct FileExport {
     access: Access,
     /// `SEEK_DATA` moves the file's one position.
     seeking: Arc<Mutex<()>>,
+    /// Changes so far.
+    changes: AtomicU64,
 }
 
 const BLOCK_BYTES: u32 = 512;
@@ -30,7 +33,13 @@ impl FileExport {
         let write = access == Access::ReadWrite;
         let file = File::options().read(true).write(write).open(path)?;
         let size = file.metadata()?.len() / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
-        Ok(Self { file: Arc::new(file), size, access, seeking: Arc::default() })
+        Ok(Self {
+            file: Arc::new(file),
+            size,
+            access,
+            seeking: Arc::default(),
+            changes: AtomicU64::new(0),
+        })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -41,7 +50,7 @@ impl FileExport {
         let outcome = tokio::task::spawn_blocking(move || work(&file)).await;
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ExportError::Io(Box::new(error))),
+            Ok(Err(error)) => Err(failed(error)),
             Err(error) => Err(ExportError::Io(Box::new(error))),
         }
     }
@@ -63,6 +72,23 @@ impl Export for FileExport {
     }
     fn multi_conn(&self) -> bool {
         true
+    }
+    fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<Content, ExportError>> {
+        let read = self.file.read_exact_at(out, offset);
+        Some(read.map(|()| Content::Data).map_err(failed))
+    }
+    fn change_here(&self, change: &Change) -> Option<Result<Ticket, ExportError>> {
+        let changed = match change {
+            Change::Write { offset, data } => self.file.write_all_at(data, *offset),
+            Change::Zero { offset, length } | Change::Trim { offset, length } => {
+                punch(&self.file, *offset, *length)
+            }
+        };
+        let ticket = Ticket(self.changes.fetch_add(1, Ordering::SeqCst));
+        Some(changed.map(|()| ticket).map_err(failed))
+    }
+    async fn settle(&self, _: Ticket) -> Result<(), ExportError> {
+        self.flush().await
     }
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
         let mut buffer = vec![0; length as usize];
@@ -92,8 +118,7 @@ impl Export for FileExport {
     }
     async fn zero(&self, offset: u64, length: u64) -> Result<(), ExportError> {
         self.blocking(move |file| {
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(file, hole, offset, length)?;
+            punch(file, offset, length)?;
             file.sync_data()
         })
         .await
@@ -112,6 +137,15 @@ impl Export for FileExport {
         })
         .await
     }
+}
+
+fn failed(error: io::Error) -> ExportError {
+    ExportError::Io(Box::new(error))
+}
+
+fn punch(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, hole, offset, length)?)
 }
 
 fn extents(file: &File, offset: u64, end: u64) -> io::Result<Vec<Extent>> {

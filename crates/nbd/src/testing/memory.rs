@@ -1,4 +1,4 @@
-use crate::{Access, Export, ExportError, Extent};
+use crate::{Access, Change, Content, Export, ExportError, Extent, Ticket};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +15,8 @@ pub struct MemoryExport {
     /// While true, calls wait before they do anything.
     held: watch::Sender<bool>,
     failing: AtomicBool,
+    /// Calls on the client's own thread are answered.
+    here: bool,
     in_flight: watch::Sender<usize>,
     reads: AtomicU64,
     writes: AtomicU64,
@@ -51,6 +53,7 @@ impl MemoryExport {
             revoked: AtomicBool::new(false),
             held: watch::Sender::new(false),
             failing: AtomicBool::new(false),
+            here: false,
             in_flight: watch::Sender::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -65,6 +68,14 @@ impl MemoryExport {
         export.access = Access::ReadOnly;
         export.store(0, content);
         export
+    }
+
+    /// As it is, and served on its clients' own threads: reads and changes at once, and only the
+    /// settling of changes waits, fails and counts as in flight.
+    #[must_use]
+    pub const fn here(mut self) -> Self {
+        self.here = true;
+        self
     }
 
     /// Takes authority away.
@@ -184,6 +195,43 @@ impl Export for MemoryExport {
     }
     fn revoked(&self) -> bool {
         self.revoked.load(Ordering::SeqCst)
+    }
+    fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<Content, ExportError>> {
+        if !self.here {
+            return None;
+        }
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let found = self.range(offset, out.len() as u64).map(|range| {
+            let disk = self.lock();
+            let block = self.block_bytes as usize;
+            let blocks = range.start / block..range.end.div_ceil(block);
+            if disk.allocated[blocks].iter().all(|allocated| !allocated) {
+                return Content::Zeroes;
+            }
+            out.copy_from_slice(&disk.bytes[range]);
+            Content::Data
+        });
+        Some(found)
+    }
+    fn change_here(&self, change: &Change) -> Option<Result<Ticket, ExportError>> {
+        if !self.here {
+            return None;
+        }
+        let changed = match change {
+            Change::Write { offset, data } => {
+                self.range(*offset, data.len() as u64).map(|_| self.store(*offset, data))
+            }
+            Change::Zero { offset, length } | Change::Trim { offset, length } => {
+                self.give_up(*offset, *length)
+            }
+        };
+        let count = self.writes.fetch_add(1, Ordering::SeqCst);
+        Some(changed.map(|()| Ticket(count)))
+    }
+    async fn settle(&self, _: Ticket) -> Result<(), ExportError> {
+        let _in_flight = self.enter().await?;
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
         let _in_flight = self.enter().await?;

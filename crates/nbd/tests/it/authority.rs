@@ -51,6 +51,8 @@ async fn a_revoked_export_is_noticed_at_the_next_request() {
     let export = Arc::new(MemoryExport::new(SIZE, 512));
     let site = Site::new("m/0", export.clone());
     let client = site.client("m/0").await;
+    // Answered once, so that it is known to be past the negotiation.
+    client.read(0, 512).await.expect("read");
     export.revoke();
     let outcome = client.write(0, Bytes::from(vec![1; 512])).await;
     assert!(is_shutdown(&outcome), "{outcome:?}");

@@ -3,7 +3,9 @@
 
 mod authority;
 mod bounds;
+mod fuzz;
 mod golden;
+mod here;
 mod listener;
 mod malformed;
 mod mount;

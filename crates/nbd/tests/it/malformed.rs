@@ -38,7 +38,7 @@ pub(crate) fn request(command: u16, flags: u16, cookie: u64, offset: u64, length
     bytes
 }
 
-fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..rng.below(5) {
         // One byte cut down to and then removed leaves nothing to change.
         if bytes.is_empty() {

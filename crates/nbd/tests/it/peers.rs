@@ -59,7 +59,7 @@ async fn nbdinfo_understands_what_is_served() {
         "\"structured\": true",
         &format!("\"export-size\": {SIZE}"),
         "\"is_read_only\": false",
-        "\"can_cache\": false",
+        "\"can_cache\": true",
         "\"can_df\": true",
         "\"can_fast_zero\": true",
         "\"can_flush\": true",
@@ -211,7 +211,7 @@ async fn fio_verifies_what_it_wrote() {
     let size = format!("--size={SIZE}");
     // The engine comes first: it is what knows the option of the URI.
     let job = ["--name=verify", "--ioengine=nbd", &uri, "--rw=randwrite", "--bsrange=512-128k"];
-    let verify = ["--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--fsync=64"];
+    let verify = ["--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--fsync=64", "--verify_state_save=0"];
     let rest = ["--randseed=7", "--thread", "--output-format=terse"];
     let arguments = [&job[..], &verify, &[&size], &rest].concat();
     run("fio", &arguments).await;

@@ -116,7 +116,21 @@ impl Branch {
     /// # Errors
     /// [`ContentError`]; after a storage error a part may have been written.
     pub fn write(&self, disk: DiskIndex, offset: u64, data: &Bytes) -> Result<(), ContentError> {
-        self.put(disk, offset, data.len() as u64, |first, newest, sectors| {
+        self.wait_durable(self.take_write(disk, offset, data)?)
+    }
+
+    /// As [`Branch::write`], but returns as soon as the write has its place: reads show it, and it
+    /// must be answered to nobody before [`Branch::wait_durable`] of the position has returned.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn take_write(
+        &self,
+        disk: DiskIndex,
+        offset: u64,
+        data: &Bytes,
+    ) -> Result<Lsn, ContentError> {
+        self.take(disk, offset, data.len() as u64, |first, newest, sectors| {
             let whole = if sectors.len() == data.len() as u64 {
                 data.clone()
             } else {
@@ -136,7 +150,20 @@ impl Branch {
     /// # Errors
     /// [`ContentError`].
     pub fn zero(&self, disk: DiskIndex, offset: u64, length: u64) -> Result<(), ContentError> {
-        self.put_empty(RecordKind::Zero, disk, offset, length)
+        self.wait_durable(self.take_zero(disk, offset, length)?)
+    }
+
+    /// As [`Branch::zero`], with [`Branch::take_write`]'s promise.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn take_zero(
+        &self,
+        disk: DiskIndex,
+        offset: u64,
+        length: u64,
+    ) -> Result<Lsn, ContentError> {
+        self.take_empty(RecordKind::Zero, disk, offset, length)
     }
 
     /// Gives a range up; durable when this returns, and reads as zeroes from then on.
@@ -144,18 +171,40 @@ impl Branch {
     /// # Errors
     /// [`ContentError`].
     pub fn discard(&self, disk: DiskIndex, offset: u64, length: u64) -> Result<(), ContentError> {
-        self.put_empty(RecordKind::Discard, disk, offset, length)
+        self.wait_durable(self.take_discard(disk, offset, length)?)
     }
 
-    fn put_empty(
+    /// As [`Branch::discard`], with [`Branch::take_write`]'s promise.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn take_discard(
+        &self,
+        disk: DiskIndex,
+        offset: u64,
+        length: u64,
+    ) -> Result<Lsn, ContentError> {
+        self.take_empty(RecordKind::Discard, disk, offset, length)
+    }
+
+    /// Returns when everything up to a position is durable. Those who wait at the same time share
+    /// flushes.
+    ///
+    /// # Errors
+    /// [`ContentError`]; then it is not known what of it is.
+    pub fn wait_durable(&self, through: Lsn) -> Result<(), ContentError> {
+        Ok(self.line.log.wait_durable(through)?)
+    }
+
+    fn take_empty(
         &self,
         kind: RecordKind,
         disk: DiskIndex,
         offset: u64,
         length: u64,
-    ) -> Result<(), ContentError> {
+    ) -> Result<Lsn, ContentError> {
         let end = offset.saturating_add(length);
-        self.put(disk, offset, length, |first, newest, sectors| {
+        self.take(disk, offset, length, |first, newest, sectors| {
             // A piece of a sector at either end is written with its neighbors; whole sectors need
             // no bytes.
             let sector = self.sector_bytes(disk);
@@ -189,25 +238,24 @@ impl Branch {
     /// Records cover whole sectors only: a power cut can garble a sector that is being folded into
     /// an image, and only a record that covers all of it makes it whole again. `make` gets the
     /// sectors that the range touches.
-    fn put(
+    fn take(
         &self,
         disk: DiskIndex,
         offset: u64,
         length: u64,
         make: impl FnOnce(Lsn, &Newest<'_>, ByteRange) -> Result<Vec<Record>, ContentError>,
-    ) -> Result<(), ContentError> {
+    ) -> Result<Lsn, ContentError> {
         let size = self.geometry(disk).ok_or(ContentError::UnknownDisk(disk))?.size_bytes;
         let range = within(offset, length, size)?;
         if range.is_empty() {
-            return Ok(());
+            return Ok(self.line.log.tail().lsn);
         }
         let sector = self.sector_bytes(disk);
         let start = range.start / sector * sector;
         let sectors = ByteRange { start, end: range.end.next_multiple_of(sector).min(size) };
         let last = self.append_with(|first, newest| make(first, newest, sectors))?;
         self.written_bytes.fetch_add(length, Ordering::Relaxed);
-        self.line.log.wait_durable(last)?;
-        Ok(())
+        Ok(last)
     }
 
     /// Appends what `build` makes of the next position and of the newest content, with nothing

@@ -1,10 +1,10 @@
 use super::{Facts, FactsError, Operation, Verdict, judge};
 use crate::Access;
 use crate::proto::constants::{
-    CMD_BLOCK_STATUS, CMD_DISC, CMD_FLAG_DF, CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE,
-    CMD_FLAG_REQ_ONE, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES,
-    FLAG_CAN_MULTI_CONN, FLAG_HAS_FLAGS, FLAG_READ_ONLY, FLAG_SEND_DF, FLAG_SEND_FAST_ZERO,
-    FLAG_SEND_FLUSH, FLAG_SEND_FUA, FLAG_SEND_TRIM, FLAG_SEND_WRITE_ZEROES,
+    CMD_BLOCK_STATUS, CMD_CACHE, CMD_DISC, CMD_FLAG_DF, CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA,
+    CMD_FLAG_NO_HOLE, CMD_FLAG_REQ_ONE, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES,
+    FLAG_CAN_MULTI_CONN, FLAG_HAS_FLAGS, FLAG_READ_ONLY, FLAG_SEND_CACHE, FLAG_SEND_DF,
+    FLAG_SEND_FAST_ZERO, FLAG_SEND_FLUSH, FLAG_SEND_FUA, FLAG_SEND_TRIM, FLAG_SEND_WRITE_ZEROES,
 };
 use crate::proto::limits::{EXTENTS_MAX, PAYLOAD_BYTES_MAX, STATUS_SPAN_BYTES_MAX};
 use crate::proto::{Errno, Request};
@@ -75,7 +75,7 @@ fn nonsense_is_answered_with_the_number_that_the_document_names() {
         (&BRANCH, CMD_WRITE, CMD_FLAG_DF, 0, 512, EINVAL),
         (&BRANCH, CMD_WRITE_ZEROES, CMD_FLAG_REQ_ONE, 0, 512, EINVAL),
         (&BRANCH, CMD_TRIM, CMD_FLAG_FAST_ZERO, 0, 512, EINVAL),
-        (&BRANCH, 5, 0, 0, 512, EINVAL),
+        (&BRANCH, 8, 0, 0, 512, EINVAL),
         (&BRANCH, 99, 0, 0, 512, EINVAL),
         (&VIEW, CMD_WRITE, 0, 0, 512, EPERM),
         (&VIEW, CMD_WRITE_ZEROES, 0, 0, 512, EPERM),
@@ -109,6 +109,7 @@ fn requests_in_order_are_carried_out_up_to_the_last_byte_and_the_largest_payload
         ),
         (CMD_TRIM, 0, 0, whole, Operation::Trim { offset: 0, length: whole }),
         (CMD_FLUSH, 0, 0, 0, Operation::Flush),
+        (CMD_CACHE, 0, 0, whole, Operation::Cache { offset: 0, length: PAYLOAD_BYTES_MAX }),
         (
             CMD_BLOCK_STATUS,
             0,
@@ -153,7 +154,7 @@ fn a_farewell_ends_the_session_whatever_its_flags() {
 
 #[test]
 fn flags_say_what_the_export_can_do() {
-    let always = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA;
+    let always = FLAG_HAS_FLAGS | FLAG_SEND_FLUSH | FLAG_SEND_FUA | FLAG_SEND_CACHE;
     assert_eq!(VIEW.transmission_flags(false), always | FLAG_READ_ONLY);
     assert_eq!(VIEW.transmission_flags(true), always | FLAG_READ_ONLY | FLAG_SEND_DF);
     let writes = FLAG_SEND_TRIM | FLAG_SEND_WRITE_ZEROES | FLAG_SEND_FAST_ZERO;
