@@ -5,7 +5,7 @@
 //! | listener of the data plane | [`data_server`] | client's chain and that its role is accepted |
 //! | sender of the data plane | [`data_client`] | server's chain and that its role is expected |
 //! | configuration server | [`rest_server`] | client's chain if it shows a certificate |
-//! | listener of disks (NBD) | [`disk_server`] | client's chain, role `disk-client` or `master-target` |
+//! | listener of disks | [`disk_server`] | client's chain; a disk client or master target |
 //! | enrolling node | [`enrolling_client`] | the pinned fingerprint, chain to it, role `server` |
 //! | node or operator | [`rest_client`] | chain, role `server` |
 

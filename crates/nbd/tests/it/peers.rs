@@ -211,7 +211,9 @@ async fn fio_verifies_what_it_wrote() {
     let size = format!("--size={SIZE}");
     // The engine comes first: it is what knows the option of the URI.
     let job = ["--name=verify", "--ioengine=nbd", &uri, "--rw=randwrite", "--bsrange=512-128k"];
-    let verify = ["--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--fsync=64", "--verify_state_save=0"];
+    let verify = ["--verify=crc32c", "--verify_fatal=1", "--iodepth=32", "--fsync=64"];
+    // Its state would be left in the directory that the tests are started from.
+    let job = [&job[..], &["--verify_state_save=0"]].concat();
     let rest = ["--randseed=7", "--thread", "--output-format=terse"];
     let arguments = [&job[..], &verify, &[&size], &rest].concat();
     run("fio", &arguments).await;

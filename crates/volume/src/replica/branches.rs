@@ -193,7 +193,8 @@ impl Branch {
     /// # Errors
     /// [`ContentError`]; then it is not known what of it is.
     pub fn wait_durable(&self, through: Lsn) -> Result<(), ContentError> {
-        Ok(self.line.log.wait_durable(through)?)
+        self.line.log.wait_durable(through)?;
+        Ok(())
     }
 
     fn take_empty(
