@@ -23,6 +23,12 @@ pub(crate) const SPARE_FILES_MAX: usize = 2;
 /// Records between two chains held in memory: the chain in between is hashed again from there.
 pub(crate) const CHECKPOINT_RECORDS: usize = 64;
 
+/// Bytes of record tables of sealed segments that a log keeps in memory; at least one is kept.
+pub(crate) const TABLES_BYTES_MAX: usize = 4 << 20;
+/// Most records of a segment: bounds the memory of the one that is being written, and the time to
+/// read one table.
+pub(crate) const SEGMENT_RECORDS_MAX: usize = 128 << 10;
+
 /// Checks a segment size.
 pub(crate) fn segment_bytes(bytes: u64, sector_bytes: u32) -> Result<(), JournalError> {
     let sector_bytes = u64::from(sector_bytes);

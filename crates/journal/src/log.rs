@@ -16,6 +16,7 @@ mod cursor;
 mod flush;
 mod read;
 mod roll;
+pub(crate) mod sealed;
 pub(crate) mod segment;
 pub(crate) mod state;
 mod trim;
@@ -194,18 +195,32 @@ impl Log {
         (base.lsn, base.chain)
     }
 
-    /// The position at any kept LSN, from the base to the tail; `None` elsewhere.
-    #[must_use]
-    pub fn position_at(&self, lsn: Lsn) -> Option<Position> {
-        self.state().segment_of(lsn)?.table.position_at(lsn)
+    /// The position at any kept LSN, from the base to the tail; `None` elsewhere. Reads the record
+    /// table of a sealed segment where it was not used lately.
+    ///
+    /// # Errors
+    /// [`JournalError::Corrupt`], storage errors: what the position is remains unknown then.
+    pub fn position_at(&self, lsn: Lsn) -> Result<Option<Position>, JournalError> {
+        {
+            let state = self.state();
+            let ends = [state.base(), state.tail()];
+            if let Some(position) = ends.into_iter().find(|position| position.lsn == lsn) {
+                return Ok(Some(position));
+            }
+        }
+        match self.with_table(lsn, |table, _| table.position_at(lsn)) {
+            Err(JournalError::Trimmed { .. }) => Ok(None),
+            found => Ok(found?.flatten()),
+        }
     }
 
-    /// Headers and places of the records after `after` up to and including `through`, in order. No
-    /// I/O.
+    /// Headers and places of the records after `after` up to and including `through`, in order.
+    /// Reads the record tables of sealed segments; whoever wants many records asks for some
+    /// thousands at a time.
     ///
     /// # Errors
     /// [`JournalError::Trimmed`] when `after` lies before the base, [`JournalError::Beyond`] when
-    /// `through` lies behind the tail.
+    /// `through` lies behind the tail; [`JournalError::Corrupt`], storage errors.
     pub fn entries(&self, after: Lsn, through: Lsn) -> Result<Vec<Entry>, JournalError> {
         self.entries_between(after, through)
     }
@@ -234,7 +249,8 @@ impl Log {
     #[must_use]
     pub fn controls(&self) -> Vec<(Lsn, Control)> {
         let state = self.state();
-        state.segments.iter().flat_map(|segment| segment.table.controls()).cloned().collect()
+        let sealed = state.sealed.iter().flat_map(|segment| segment.controls.iter());
+        sealed.chain(state.last.table.controls()).cloned().collect()
     }
 
     /// Forgets whole segments that hold nothing behind `through`; the superblock says so durably
@@ -251,16 +267,19 @@ impl Log {
     #[must_use]
     pub fn stat(&self) -> LogStat {
         let state = self.state();
-        let segments: Vec<SegmentStat> = state
-            .segments
-            .iter()
-            .map(|segment| SegmentStat {
-                sequence: segment.header.sequence,
-                base: segment.table.base().lsn,
-                last: segment.table.tail_lsn(),
-                used_bytes: segment.end,
-            })
-            .collect();
+        let sealed = state.sealed.iter().map(|segment| SegmentStat {
+            sequence: segment.header.sequence,
+            base: segment.base().lsn,
+            last: segment.tail.lsn,
+            used_bytes: segment.end,
+        });
+        let last = SegmentStat {
+            sequence: state.last.header.sequence,
+            base: state.last.table.base().lsn,
+            last: state.last.table.tail_lsn(),
+            used_bytes: state.last.end,
+        };
+        let segments: Vec<SegmentStat> = sealed.chain([last]).collect();
         let files = (segments.len() + state.spares.len()) as u64;
         LogStat {
             log: self.id,
@@ -276,7 +295,7 @@ impl Log {
     /// How many segments are kept, the one being written included.
     #[must_use]
     pub fn segments_kept(&self) -> usize {
-        self.state().segments.len()
+        self.state().sealed.len() + 1
     }
 
     /// Flushes, and notes durably where the log ends, so that a missing end is known as corruption

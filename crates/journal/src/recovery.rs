@@ -8,10 +8,11 @@ pub(crate) mod decide;
 pub(crate) mod scan;
 
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
-use crate::format::index::{self, IndexPlace};
+use crate::format::index::{self, INDEX_HEADER_BYTES, IndexHead, IndexPlace};
 use crate::format::segment::{SegmentHeader, Trailer};
 use crate::format::superblock::Superblock;
 use crate::format::{BLOCK_BYTES, NotOurs, VERSION, align_up};
+use crate::log::sealed::Sealed;
 use crate::log::segment::{Segment, SegmentState, slot_number};
 use crate::superblock_file::{Copies, SuperblockFile};
 use crate::table::Table;
@@ -29,8 +30,10 @@ use std::sync::Arc;
 /// A log as recovery found it.
 pub(crate) struct Recovered {
     pub(crate) superblock: SuperblockFile,
-    /// Oldest first, at least one.
-    pub(crate) segments: VecDeque<Segment>,
+    /// Full segments, oldest first.
+    pub(crate) sealed: VecDeque<Sealed>,
+    /// The segment that takes records, if it takes more.
+    pub(crate) last: Segment,
     /// Segment files that hold nothing.
     pub(crate) spares: Vec<String>,
     /// Number for the name of the next segment file.
@@ -51,43 +54,36 @@ pub(crate) fn recover(dir: &dyn Dir) -> Result<Recovered, JournalError> {
     let next_slot =
         slots.iter().filter_map(|slot| slot_number(&slot.name)).max().map_or(0, |n| n + 1);
     let (live, spares) = live_segments(slots, superblock.current())?;
-    let last_number = live.len() - 1;
-    let mut segments: VecDeque<Segment> = VecDeque::with_capacity(live.len());
+    let mut sealed: VecDeque<Sealed> = VecDeque::with_capacity(live.len());
     let mut indexes_rebuilt = 0;
     let mut end = None;
-    let mut live = live.into_iter().enumerate().peekable();
-    while let Some((number, (header, slot))) = live.next() {
-        let next = live.peek().map(|(_, (header, _))| *header);
+    let mut live = live.into_iter().peekable();
+    while let Some((header, slot)) = live.next() {
+        let next = live.peek().map(|(header, _)| *header);
         match next {
             Some(next) => {
                 let (segment, rebuilt) = inner_segment(header, slot, &next)?;
                 indexes_rebuilt += usize::from(rebuilt);
-                segments.push_back(segment);
+                sealed.push_back(segment);
             }
-            None => {
-                debug_assert_eq!(number, last_number);
-                let (segment, tail, floor) = last_segment(header, slot, superblock.current())?;
-                segments.push_back(segment);
-                end = Some((tail, floor));
-            }
+            None => end = Some(last_segment(header, slot, superblock.current())?),
         }
     }
-    let (tail, floor) = end.expect("the segments are at least one: decided before");
-    make_durable(dir, &segments, &mut superblock, superblock_repaired)?;
-    let position = segments.back().expect("at least one").table.tail();
+    let (last, tail, floor) = end.expect("the segments are at least one: decided before");
+    make_durable(dir, &last, &mut superblock, superblock_repaired)?;
+    let position = last.table.tail();
     let report = RecoveryReport { tail, position, floor, indexes_rebuilt, superblock_repaired };
-    Ok(Recovered { superblock, segments, spares, next_slot, report })
+    Ok(Recovered { superblock, sealed, last, spares, next_slot, report })
 }
 
 /// After a crash of the process alone (no power cut) what was read may stand in the system's memory
 /// only: before anyone is told that it is durable, it is made so, names included.
 fn make_durable(
     dir: &dyn Dir,
-    segments: &VecDeque<Segment>,
+    last: &Segment,
     superblock: &mut SuperblockFile,
     repair: bool,
 ) -> Result<(), JournalError> {
-    let last = segments.back().expect("at least one");
     last.file.sync_data().map_err(JournalError::device("sync the last segment"))?;
     dir.sync().map_err(JournalError::device("sync the directory"))?;
     if repair { superblock.repair() } else { superblock.sync() }
@@ -228,39 +224,50 @@ pub(crate) fn is_live(header: &SegmentHeader, superblock: &Superblock) -> bool {
         && header.sequence >= superblock.first_segment
 }
 
-/// A segment with a successor.
+/// A segment with a successor. Of an index only the head is read here: opening a log takes time for
+/// its segments, not for its records. The rest is checked when it is used.
 fn inner_segment(
     header: SegmentHeader,
     slot: SlotFile,
     next: &SegmentHeader,
-) -> Result<(Segment, bool), JournalError> {
-    let joins =
-        |table: &Table| table.tail_lsn() == next.base.lsn && table.chain() == next.base.chain;
+) -> Result<(Sealed, bool), JournalError> {
+    let tail = next.base;
     let fail = || JournalError::device("read a sealed segment");
-    let indexed = load_index(&*slot.file, &header).map_err(fail())?;
-    let index_joins = indexed.as_ref().is_some_and(|(table, _)| joins(table));
+    let indexed = load_head(&*slot.file, &header).map_err(fail())?;
+    let joins = |head: &IndexHead| {
+        header.base.lsn.plus(head.records as u64) == tail.lsn && head.chain == tail.chain
+    };
+    let index_joins = indexed.as_ref().is_some_and(|(head, _)| joins(head));
     let mut scanned = None;
     let mut reached = header.base.lsn;
     if !index_joins {
         let mut window = Window::new(&*slot.file).map_err(fail())?;
-        let scan = scan::frames(&mut window, &header, next.base.lsn).map_err(fail())?;
+        let scan = scan::frames(&mut window, &header, tail.lsn).map_err(fail())?;
         reached = scan.tail(&header).0;
         match scan::table(&mut window, &header, &scan).map_err(fail())? {
             Ok(table) => scanned = Some((table, scan.end)),
             Err(lsn) => reached = lsn.prev(),
         }
     }
-    let frames_join = scanned.as_ref().is_some_and(|(table, _)| joins(table));
+    let frames_join = scanned
+        .as_ref()
+        .is_some_and(|(table, _)| table.tail_lsn() == tail.lsn && table.chain() == tail.chain);
     let (label, verdict) = decide::inner(&InnerFacts { index_joins, frames_join });
-    let (chosen, rebuilt) = match verdict {
-        InnerVerdict::UseIndex => (indexed, false),
-        InnerVerdict::UseFrames => (scanned, true),
+    let (controls, end, rebuilt) = match verdict {
+        InnerVerdict::UseIndex => {
+            let (head, end) = indexed.expect("the decision is for what was read");
+            (head.controls.into(), end, false)
+        }
+        InnerVerdict::UseFrames => {
+            let (table, end) = scanned.expect("the decision is for what was read");
+            (table.controls().into(), end, true)
+        }
         InnerVerdict::Corrupt => {
             return Err(JournalError::Corrupt { lsn: reached.next(), what: label });
         }
     };
-    let (table, end) = chosen.expect("the decision is for what was read");
-    Ok((Segment::new(header, slot.name, slot.file, table, end, SegmentState::Sealed), rebuilt))
+    let SlotFile { name, file, .. } = slot;
+    Ok((Sealed { header, name, file, tail, controls, end }, rebuilt))
 }
 
 /// The segment that was being written.
@@ -321,12 +328,8 @@ fn scan_last(
     }
 }
 
-/// The table from the index of a sealed segment, and where the frames end; `None` where there is no
-/// intact one.
-pub(crate) fn load_index(
-    file: &dyn File,
-    header: &SegmentHeader,
-) -> Result<Option<(Table, u64)>, DeviceError> {
+/// Where the trailer says that the index stands; `None` where there is no intact one.
+fn index_place(file: &dyn File, header: &SegmentHeader) -> Result<Option<Trailer>, DeviceError> {
     let sector_bytes = u64::from(header.sector_bytes);
     let Some(trailer_at) = file.len()?.checked_sub(sector_bytes) else { return Ok(None) };
     let Ok(trailer) = Trailer::decode(&read_block(file, trailer_at)?) else { return Ok(None) };
@@ -335,9 +338,38 @@ pub(crate) fn load_index(
         && trailer.salt == header.salt
         && align_up(offset, header.sector_bytes) == offset
         && offset + u64::from(trailer.index_bytes) <= trailer_at;
-    if !ours {
-        return Ok(None);
+    Ok(ours.then_some(trailer))
+}
+
+/// Head and control records of the index of a sealed segment, and where the frames end; `None`
+/// where they are not intact.
+fn load_head(
+    file: &dyn File,
+    header: &SegmentHeader,
+) -> Result<Option<(IndexHead, u64)>, DeviceError> {
+    let Some(trailer) = index_place(file, header)? else { return Ok(None) };
+    let offset = u64::from(trailer.index_offset);
+    let length = trailer.index_bytes as usize;
+    let place =
+        IndexPlace { segment: header.sequence, salt: header.salt, offset: trailer.index_offset };
+    let mut bytes = AlignedBuf::zeroed(INDEX_HEADER_BYTES.min(length));
+    file.read_at(offset, &mut bytes)?;
+    let Some(size) = index::controls_size(&bytes, place, length) else { return Ok(None) };
+    let mut controls = AlignedBuf::zeroed(size);
+    if size > 0 {
+        file.read_at(offset + (length - size) as u64, &mut controls)?;
     }
+    Ok(index::decode_head(&bytes, &controls, header.base.lsn).map(|head| (head, offset)))
+}
+
+/// The table from the index of a sealed segment, and where the frames end; `None` where there is no
+/// intact one.
+pub(crate) fn load_index(
+    file: &dyn File,
+    header: &SegmentHeader,
+) -> Result<Option<(Table, u64)>, DeviceError> {
+    let Some(trailer) = index_place(file, header)? else { return Ok(None) };
+    let offset = u64::from(trailer.index_offset);
     let mut bytes = AlignedBuf::zeroed(trailer.index_bytes as usize);
     file.read_at(offset, &mut bytes)?;
     let place =

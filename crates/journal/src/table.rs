@@ -1,4 +1,5 @@
-//! The record table of one segment, in memory: 32 bytes a record, 24 a frame.
+//! The record table of one segment, in memory: 32 bytes a record, 24 a frame. Only that of the
+//! segment that is being written stays there.
 
 use crate::limits::CHECKPOINT_RECORDS;
 use crate::{Entry, Location, Position};
@@ -44,11 +45,6 @@ impl Slot {
             offset: self.offset,
             length: self.length,
         }
-    }
-
-    /// What the second order of a sealed index sorts by (the LSN after it).
-    pub(crate) const fn place(&self) -> (u16, u64) {
-        (self.disk.0, self.offset)
     }
 }
 
@@ -143,6 +139,14 @@ impl Table {
     /// The control record that was pushed last.
     pub(crate) fn push_control(&mut self, lsn: Lsn, control: Control) {
         self.controls.push((lsn, control));
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.slots)
+            + size_of_val(&*self.frames)
+            + size_of_val(&*self.checkpoints)
+            + self.controls.len() * 128
     }
 
     pub(crate) const fn base(&self) -> &Position {

@@ -128,12 +128,13 @@ fn what_was_acknowledged_survives_kill_9() {
 
 fn check(log: &Log, acknowledged: &(Lsn, String), round: u64) {
     let (lsn, chain) = acknowledged;
-    let found = log.position_at(*lsn).map(|position| position.chain.to_string());
+    let found = log.position_at(*lsn).expect("readable").map(|position| position.chain.to_string());
     assert_eq!(found.as_ref(), Some(chain), "round {round}: {lsn} was acknowledged");
     let (base, _) = log.base();
     for entry in log.entries(base, log.tail().lsn).expect("entries") {
         let bytes = log.read(&entry).expect("read");
-        let writer = log.position_at(entry.header.lsn).expect("kept").incarnation;
+        let writer =
+            log.position_at(entry.header.lsn).expect("readable").expect("kept").incarnation;
         assert_eq!(bytes, payload(entry.header.lsn, writer, bytes.len()), "round {round}");
     }
     assert!(log.tail().source_position <= log.tail().lsn.get());

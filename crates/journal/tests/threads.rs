@@ -136,7 +136,10 @@ fn unflushed_records_can_be_read_but_not_sent() {
     log.flush().expect("flush");
     let batch = log.batch(Lsn::new(5), 1 << 20).expect("batch").expect("records");
     assert_eq!(batch.records.len(), 16);
-    assert_eq!(Some(batch.chain_before), log.position_at(Lsn::new(4)).map(|p| p.chain));
+    assert_eq!(
+        Some(batch.chain_before),
+        log.position_at(Lsn::new(4)).expect("readable").map(|p| p.chain)
+    );
     assert!(matches!(log.batch(Lsn::ZERO, 1), Err(JournalError::Trimmed { .. })));
     assert!(matches!(log.wait_durable(Lsn::new(21)), Err(JournalError::Beyond { .. })));
     assert!(matches!(log.entries(Lsn::ZERO, Lsn::new(21)), Err(JournalError::Beyond { .. })));

@@ -1,5 +1,5 @@
-//! The index of a sealed segment: its record table in two orders, its frames, and its control
-//! records.
+//! The index of a sealed segment: its record table, its frames, and its control records. Those can
+//! be read without the rest.
 
 use crate::Position;
 use crate::format::VERSION;
@@ -7,7 +7,7 @@ use crate::format::codec::{EPOCH_BYTES, Reader, Writer};
 use crate::limits::CHECKPOINT_RECORDS;
 use crate::table::{FrameSlot, Producer, Slot, Table, TableParts, index_u32};
 use landfall_types::control::CONTROL_BYTES_MAX;
-use landfall_types::{Control, HEADER_BYTES, Lsn, RecordHeader, RecordKind};
+use landfall_types::{Chain, Control, HEADER_BYTES, Lsn, RecordHeader, RecordKind};
 
 const MAGIC: &[u8; 8] = b"LFLOGIDX";
 /// Bytes of the index's header.
@@ -18,7 +18,6 @@ const SLOT_BYTES: usize = HEADER_BYTES + 4;
 const FRAME_BYTES: usize = 24;
 const PRODUCER_BYTES: usize = EPOCH_BYTES + 8;
 const CHAIN_BYTES: usize = 16;
-const ORDER_BYTES: usize = 4;
 const CONTROL_HEAD_BYTES: usize = 8;
 
 /// How much an index holds: enough to know its size before it is made.
@@ -35,12 +34,16 @@ impl IndexSize {
     /// Bytes of header and body.
     pub(crate) const fn bytes(&self) -> usize {
         INDEX_HEADER_BYTES
-            + self.records * (SLOT_BYTES + ORDER_BYTES)
+            + self.records * SLOT_BYTES
             + self.frames * FRAME_BYTES
             + self.producers * PRODUCER_BYTES
             + (self.records / CHECKPOINT_RECORDS + 1) * CHAIN_BYTES
-            + self.controls * CONTROL_HEAD_BYTES
-            + self.control_bytes
+            + self.controls_bytes()
+    }
+
+    /// Bytes of the control records, which stand last.
+    const fn controls_bytes(&self) -> usize {
+        self.controls * CONTROL_HEAD_BYTES + self.control_bytes
     }
 }
 
@@ -69,6 +72,7 @@ pub(crate) fn encode(table: &Table, place: IndexPlace) -> Vec<u8> {
     let mut out = vec![0; size.bytes()];
     let (head, body) = out.split_at_mut(INDEX_HEADER_BYTES);
     encode_body(table, &controls, body);
+    let controls_crc = crc32c::crc32c(&body[body.len() - size.controls_bytes()..]);
     Writer::new(head)
         .bytes(MAGIC)
         .u16(VERSION)
@@ -82,7 +86,8 @@ pub(crate) fn encode(table: &Table, place: IndexPlace) -> Vec<u8> {
         .u32(index_u32(size.controls))
         .u32(index_u32(size.control_bytes))
         .u32(crc32c::crc32c(body))
-        .chain(&table.chain());
+        .chain(&table.chain())
+        .u32(controls_crc);
     let crc = crc32c::crc32c(&head[..CRC_AT]);
     head[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     out
@@ -104,23 +109,33 @@ fn encode_body(table: &Table, controls: &[(u32, bytes::Bytes)], body: &mut [u8])
     for chain in table.checkpoints() {
         writer.chain(chain);
     }
-    let mut order: Vec<u32> = (0..index_u32(table.len())).collect();
-    order.sort_unstable_by_key(|number| (table.slots()[*number as usize].place(), *number));
-    for number in order {
-        writer.u32(number);
-    }
     for (number, bytes) in controls {
         writer.u32(*number).u32(index_u32(bytes.len())).bytes(bytes);
     }
     debug_assert_eq!(writer.at(), body.len());
 }
 
-/// The table of the segment that begins at `base`; `None` for anything that [`encode`] did not make
-/// for this place.
-pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<Table> {
-    let (head, body) = bytes.split_at_checked(INDEX_HEADER_BYTES)?;
+/// What the head of an index says, and its control records.
+#[derive(Debug)]
+pub(crate) struct IndexHead {
+    pub(crate) records: usize,
+    /// The chain after its last record.
+    pub(crate) chain: Chain,
+    pub(crate) controls: Vec<(Lsn, Control)>,
+}
+
+/// The fields of an index's header.
+struct Head {
+    place: IndexPlace,
+    size: IndexSize,
+    body_crc: u32,
+    chain: Chain,
+    controls_crc: u32,
+}
+
+fn read_head(head: &[u8]) -> Option<Head> {
     let mut crc = [0; 4];
-    crc.copy_from_slice(&head[CRC_AT..]);
+    crc.copy_from_slice(head.get(CRC_AT..INDEX_HEADER_BYTES)?);
     if &head[..8] != MAGIC || crc32c::crc32c(&head[..CRC_AT]) != u32::from_le_bytes(crc) {
         return None;
     }
@@ -128,7 +143,7 @@ pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<
     let version = reader.u16();
     let _reserved = reader.u16();
     let records = reader.u32() as usize;
-    let found = IndexPlace { salt: reader.u64(), segment: reader.u64(), offset: reader.u32() };
+    let place = IndexPlace { salt: reader.u64(), segment: reader.u64(), offset: reader.u32() };
     let size = IndexSize {
         records,
         frames: reader.u32() as usize,
@@ -136,12 +151,35 @@ pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<
         controls: reader.u32() as usize,
         control_bytes: reader.u32() as usize,
     };
-    let body_crc = reader.u32();
-    let chain = reader.chain();
-    let intact = version == VERSION
-        && found == place
-        && size.bytes() == bytes.len()
-        && crc32c::crc32c(body) == body_crc;
+    let (body_crc, chain, controls_crc) = (reader.u32(), reader.chain(), reader.u32());
+    (version == VERSION).then_some(Head { place, size, body_crc, chain, controls_crc })
+}
+
+/// Bytes of the control records of an index of `length` bytes, which stand last in it; `None` for a
+/// header that [`encode`] did not make for this place and length.
+pub(crate) fn controls_size(head: &[u8], place: IndexPlace, length: usize) -> Option<usize> {
+    let head = read_head(head)?;
+    (head.place == place && head.size.bytes() == length).then(|| head.size.controls_bytes())
+}
+
+/// A header that [`controls_size`] has checked, and the control records of the segment that begins
+/// behind `base`.
+pub(crate) fn decode_head(head: &[u8], controls: &[u8], base: Lsn) -> Option<IndexHead> {
+    let Head { size, chain, controls_crc, .. } = read_head(head)?;
+    base.get().checked_add(size.records as u64)?;
+    if crc32c::crc32c(controls) != controls_crc {
+        return None;
+    }
+    let controls = decode_controls(controls, size, base)?;
+    Some(IndexHead { records: size.records, chain, controls })
+}
+
+/// The table of the segment that begins at `base`; `None` for anything that [`encode`] did not make
+/// for this place.
+pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<Table> {
+    let (head, body) = bytes.split_at_checked(INDEX_HEADER_BYTES)?;
+    let Head { place: found, size, body_crc, chain, .. } = read_head(head)?;
+    let intact = found == place && size.bytes() == bytes.len() && crc32c::crc32c(body) == body_crc;
     if !intact {
         return None;
     }
@@ -151,12 +189,7 @@ pub(crate) fn decode(bytes: &[u8], place: IndexPlace, base: Position) -> Option<
 
 /// The CRC has shown that it is what was written; the checks here are against a defect of the
 /// writer, and keep every later use of the table free of panics.
-fn decode_body(
-    body: &[u8],
-    size: IndexSize,
-    base: Position,
-    chain: landfall_types::Chain,
-) -> Option<TableParts> {
+fn decode_body(body: &[u8], size: IndexSize, base: Position, chain: Chain) -> Option<TableParts> {
     let mut reader = Reader::new(body);
     base.lsn.get().checked_add(size.records as u64)?;
     let mut slots = Vec::with_capacity(size.records);
@@ -183,47 +216,36 @@ fn decode_body(
         .map(|_| Producer { epoch: reader.epoch(), incarnation: reader.incarnation() })
         .collect();
     let checkpoints = (0..=size.records / CHECKPOINT_RECORDS).map(|_| reader.chain()).collect();
-    check_order(&mut reader, &slots)?;
-    let rest = size.controls * CONTROL_HEAD_BYTES + size.control_bytes;
-    let controls = decode_controls(&body[body.len() - rest..], size, base.lsn, &slots)?;
+    let controls = decode_controls(&body[body.len() - size.controls_bytes()..], size, base.lsn)?;
+    let is_control = |lsn: &Lsn| {
+        let slot = &slots[index_of(base.lsn, *lsn)];
+        slot.header(*lsn).kind == RecordKind::Control
+    };
+    if !controls.iter().all(|(lsn, _)| is_control(lsn)) {
+        return None;
+    }
     Some(TableParts { slots, frames, producers, checkpoints, controls, chain })
 }
 
-/// Every record exactly once, sorted by place: strictly rising keys leave no other possibility.
-fn check_order(reader: &mut Reader<'_>, slots: &[Slot]) -> Option<()> {
-    let mut before = None;
-    for _ in slots {
-        let number = reader.u32();
-        let key = Some((slots.get(number as usize)?.place(), number));
-        if key <= before {
-            return None;
-        }
-        before = key;
-    }
-    Some(())
-}
-
-fn decode_controls(
-    mut bytes: &[u8],
-    size: IndexSize,
-    base: Lsn,
-    slots: &[Slot],
-) -> Option<Vec<(Lsn, Control)>> {
-    let mut controls = Vec::with_capacity(size.controls);
+fn decode_controls(mut bytes: &[u8], size: IndexSize, base: Lsn) -> Option<Vec<(Lsn, Control)>> {
+    let mut controls = Vec::with_capacity(size.controls.min(bytes.len()));
     for _ in 0..size.controls {
         let (head, rest) = bytes.split_at_checked(CONTROL_HEAD_BYTES)?;
         let mut reader = Reader::new(head);
         let (number, length) = (reader.u32(), reader.u32() as usize);
         let (payload, rest) = rest.split_at_checked(length.min(CONTROL_BYTES_MAX + 1))?;
-        let lsn = base.plus(u64::from(number) + 1);
-        let header = slots.get(number as usize)?.header(lsn);
-        if header.kind != RecordKind::Control {
+        if number as usize >= size.records {
             return None;
         }
-        controls.push((lsn, Control::decode(payload).ok()?));
+        controls.push((base.plus(u64::from(number) + 1), Control::decode(payload).ok()?));
         bytes = rest;
     }
     bytes.is_empty().then_some(controls)
+}
+
+/// How-manieth record of its segment, from 0: of one that is in it.
+fn index_of(base: Lsn, lsn: Lsn) -> usize {
+    usize::try_from(lsn.records_since(base) - 1).unwrap_or(usize::MAX)
 }
 
 /// How-manieth record of its segment, from 0.

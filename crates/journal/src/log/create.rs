@@ -76,17 +76,16 @@ pub(super) fn create(
         u64::from(sector_bytes),
         SegmentState::Open,
     );
-    Ok(assemble(dir, superblock, State::new(VecDeque::from([segment]), Vec::new(), 1, bugs), bugs))
+    Ok(assemble(dir, superblock, State::new(VecDeque::new(), segment, Vec::new(), 1, bugs), bugs))
 }
 
 pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport), JournalError> {
-    let Recovered { superblock, mut segments, mut spares, next_slot, report } = recover(&*dir)?;
+    let Recovered { superblock, sealed, mut last, mut spares, next_slot, report } = recover(&*dir)?;
     if let TailVerdict::Torn { at } = report.tail {
         tracing::warn!(
             log = %superblock.current().log, tail = %report.position.lsn, at,
             "the log had a torn tail, which was never acknowledged: it is cut off"
         );
-        let last = segments.back_mut().expect("a log has at least one segment");
         if bugs.has(SeededBug::StaleTail) {
             last.state = SegmentState::Open;
         }
@@ -98,7 +97,7 @@ pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport
             Err(error) => return Err(JournalError::device("remove an unused segment")(error)),
         }
     }
-    let log = assemble(dir, superblock, State::new(segments, spares, next_slot, bugs), bugs);
+    let log = assemble(dir, superblock, State::new(sealed, last, spares, next_slot, bugs), bugs);
     Ok((log, report))
 }
 

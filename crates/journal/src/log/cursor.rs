@@ -4,7 +4,7 @@
 use crate::format::align_up;
 use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::format::index::IndexSize;
-use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX};
+use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX, SEGMENT_RECORDS_MAX};
 use landfall_types::{HEADER_BYTES, RecordHeader, RecordKind};
 
 /// A frame that still takes records.
@@ -91,8 +91,12 @@ impl Cursor {
         self.filling.map_or(self.end, |frame| align_up(frame.end(), self.sector_bytes))
     }
 
-    /// Bytes that the segment needs with its index and trailer.
+    /// Bytes that the segment needs with its index and trailer; more than there can be when it has
+    /// too many records.
     pub(crate) fn needed(&self) -> u64 {
+        if self.index.records > SEGMENT_RECORDS_MAX {
+            return u64::MAX;
+        }
         let index = align_up(self.index.bytes() as u64, self.sector_bytes);
         self.end() + index + u64::from(self.sector_bytes)
     }

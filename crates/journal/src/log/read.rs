@@ -1,7 +1,7 @@
 use crate::log::Log;
-use crate::log::segment::Segment;
 use crate::log::state::State;
 use crate::recovery::scan::record_intact;
+use crate::table::Table;
 use crate::{Entry, JournalError, LogBatch, Stamp};
 use bytes::Bytes;
 use landfall_types::{Chain, HEADER_BYTES, Lsn, Record};
@@ -19,8 +19,10 @@ impl Log {
         after: Lsn,
         through: Lsn,
     ) -> Result<Vec<Entry>, JournalError> {
-        let state = self.state();
-        let (base, tail) = (state.base().lsn, state.tail().lsn);
+        let (base, tail) = {
+            let state = self.state();
+            (state.base().lsn, state.tail().lsn)
+        };
         if after < base {
             return Err(JournalError::Trimmed { lsn: after.next(), base });
         }
@@ -29,15 +31,17 @@ impl Log {
         }
         let count = usize::try_from(through.records_since(after)).unwrap_or(0);
         let mut entries = Vec::with_capacity(count);
-        for segment in &state.segments {
-            let (first, last) = (segment.table.base().lsn, segment.table.tail_lsn());
-            if last <= after || first >= through {
-                continue;
-            }
-            let from = index(after.records_since(first));
-            let to = index(through.min(last).records_since(first));
-            let sequence = segment.header.sequence;
-            entries.extend((from..to).map(|number| segment.table.entry(sequence, number)));
+        let mut at = after;
+        while at < through {
+            let reached = self.with_table(at.next(), |table, sequence| {
+                let (first, last) = (table.base().lsn, table.tail_lsn().min(through));
+                let from = index(at.records_since(first));
+                let to = index(last.records_since(first));
+                entries.extend((from..to).map(|number| table.entry(sequence, number)));
+                last
+            })?;
+            // Trimmed meanwhile.
+            at = reached.ok_or(JournalError::Trimmed { lsn: at.next(), base: self.base().0 })?;
         }
         Ok(entries)
     }
@@ -58,13 +62,12 @@ impl Log {
     fn read_bytes(&self, entry: &Entry, length: usize) -> Result<Bytes, JournalError> {
         let (sequence, offset) = (entry.location.segment, u64::from(entry.location.offset));
         let state = self.state();
-        let Some(segment) = state.segment(sequence) else {
+        let Some(file) = state.file(sequence).cloned() else {
             return Err(trimmed(entry, &state));
         };
         if let Some(bytes) = state.unwritten(sequence, offset, length) {
             return Ok(Bytes::copy_from_slice(bytes));
         }
-        let file = std::sync::Arc::clone(&segment.file);
         drop(state);
         let mut buf = vec![0; length];
         file.read_at(offset, &mut buf).map_err(JournalError::device("read a record"))?;
@@ -75,7 +78,7 @@ impl Log {
     /// file used again.
     fn unreadable(&self, entry: &Entry) -> JournalError {
         let state = self.state();
-        if state.segment(entry.location.segment).is_none() {
+        if state.file(entry.location.segment).is_none() {
             return trimmed(entry, &state);
         }
         JournalError::Corrupt { lsn: entry.header.lsn, what: "its payload is not what was written" }
@@ -109,22 +112,25 @@ impl Log {
 
     /// Which records a batch holds.
     fn span(&self, from: Lsn, bytes_max: usize) -> Result<Option<Span>, JournalError> {
-        let state = self.state();
-        let base = state.base().lsn;
+        let (base, durable) = {
+            let state = self.state();
+            (state.base().lsn, state.durable.lsn)
+        };
         if from <= base {
             return Err(JournalError::Trimmed { lsn: from, base });
         }
-        if from > state.durable.lsn {
+        if from > durable {
             return Ok(None);
         }
-        let segment = state.segment_of(from).ok_or(JournalError::Trimmed { lsn: from, base })?;
-        Ok(Some(span_in(segment, from, state.durable.lsn, bytes_max)))
+        let span = self.with_table(from, |table, sequence| {
+            span_in(table, sequence, from, durable, bytes_max)
+        })?;
+        Ok(Some(span.ok_or(JournalError::Trimmed { lsn: from, base })?))
     }
 }
 
 /// Whole frames of one producer from `from` on.
-fn span_in(segment: &Segment, from: Lsn, durable: Lsn, bytes_max: usize) -> Span {
-    let table = &segment.table;
+fn span_in(table: &Table, sequence: u64, from: Lsn, durable: Lsn, bytes_max: usize) -> Span {
     let first = index(from.prev().records_since(table.base().lsn));
     let durable_count = index(durable.min(table.tail_lsn()).records_since(table.base().lsn));
     let mut frame = table.frame_of(first);
@@ -139,8 +145,7 @@ fn span_in(segment: &Segment, from: Lsn, durable: Lsn, bytes_max: usize) -> Span
             break;
         }
         let start = first.max(slot.first as usize);
-        let run: Vec<Entry> =
-            (start..end).map(|n| table.entry(segment.header.sequence, n)).collect();
+        let run: Vec<Entry> = (start..end).map(|n| table.entry(sequence, n)).collect();
         bytes += run.iter().map(|e| HEADER_BYTES + index(e.header.payload_len())).sum::<usize>();
         if !entries.is_empty() && bytes > bytes_max {
             break;

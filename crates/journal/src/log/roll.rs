@@ -31,18 +31,16 @@ impl Log {
             return self.roll_before_flush();
         }
         let base = self.flush()?;
-        let (old, was) = {
-            let state = self.state();
-            (state.last().header.sequence, state.last().state)
-        };
+        let was = self.state().last().state;
         if was == SegmentState::Open {
             self.seal_last()?;
         }
+        let cut = (was == SegmentState::Torn).then(|| Sealing::of(self.state().last()));
         self.begin_segment(base)?;
-        if was == SegmentState::Torn {
+        if let Some(cut) = cut {
             // Only now: the index lies where the torn tail was, and until the new header is durable
             // recovery needs to find the same tail again.
-            self.seal_cut(old);
+            self.seal_cut(&cut);
         }
         Ok(())
     }
@@ -54,13 +52,11 @@ impl Log {
         Ok(())
     }
 
-    /// An index for a segment that was cut: saves reading its frames at each opening, and nothing
-    /// depends on it.
-    fn seal_cut(&self, sequence: u64) {
-        // A trim may have taken the segment meanwhile; its file is not used again before the next
-        // roll.
-        let Some(sealing) = self.state().segment(sequence).map(Sealing::of) else { return };
-        if let Err(error) = write_index(&sealing, self.segment_bytes) {
+    /// An index for a segment that was cut: saves reading its frames when it is needed, and nothing
+    /// depends on it. A trim may have taken the segment meanwhile: its file is not used again
+    /// before the next roll.
+    fn seal_cut(&self, sealing: &Sealing) {
+        if let Err(error) = write_index(sealing, self.segment_bytes) {
             tracing::warn!(%error, "no index for a segment that was cut");
         }
     }

@@ -5,10 +5,11 @@ use crate::format::align_up;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX};
 use crate::log::cursor::{Cursor, Place, Producers};
+use crate::log::sealed::{Sealed, Tables};
 use crate::log::segment::{Segment, SegmentState};
 use crate::table::{Producer, index_u32};
 use crate::{JournalError, Position, Stamp};
-use landfall_blockdev::{ALIGN_BYTES, AlignedBuf};
+use landfall_blockdev::{ALIGN_BYTES, AlignedBuf, File};
 use landfall_types::{Chain, Control, HEADER_BYTES, Lsn, Record};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,8 +44,12 @@ pub(crate) struct OpenFrame {
 /// All that changes in a log.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Oldest first, at least one; records go into the last.
-    pub(crate) segments: VecDeque<Segment>,
+    /// Full segments, oldest first.
+    pub(crate) sealed: VecDeque<Sealed>,
+    /// The segment that takes records.
+    pub(crate) last: Segment,
+    /// Tables of full segments that were needed last.
+    pub(crate) tables: Tables,
     pub(crate) cursor: Cursor,
     open: Option<OpenFrame>,
     /// Complete frames of the last segment that are not written, oldest first.
@@ -67,16 +72,18 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(
-        segments: VecDeque<Segment>,
+        sealed: VecDeque<Sealed>,
+        last: Segment,
         spares: Vec<String>,
         next_slot: u32,
         bugs: Bugs,
     ) -> Self {
-        let last = segments.back().expect("a log has at least one segment");
         let durable = last.table.tail();
-        let cursor = cursor_for(last);
+        let cursor = cursor_for(&last);
         Self {
-            segments,
+            sealed,
+            last,
+            tables: Tables::default(),
             cursor,
             open: None,
             pending: VecDeque::new(),
@@ -93,12 +100,12 @@ impl State {
         }
     }
 
-    pub(crate) fn last(&self) -> &Segment {
-        self.segments.back().expect("a log has at least one segment")
+    pub(crate) const fn last(&self) -> &Segment {
+        &self.last
     }
 
-    pub(crate) fn last_mut(&mut self) -> &mut Segment {
-        self.segments.back_mut().expect("a log has at least one segment")
+    pub(crate) const fn last_mut(&mut self) -> &mut Segment {
+        &mut self.last
     }
 
     pub(crate) fn tail(&self) -> Position {
@@ -106,22 +113,21 @@ impl State {
     }
 
     pub(crate) fn base(&self) -> Position {
-        *self.segments.front().expect("a log has at least one segment").table.base()
+        self.sealed.front().map_or(*self.last.table.base(), |segment| *segment.base())
     }
 
     pub(crate) fn check_poison(&self) -> Result<(), JournalError> {
         if self.poisoned { Err(JournalError::Poisoned) } else { Ok(()) }
     }
 
-    /// The segment that holds `lsn`, or begins with it as its base.
-    pub(crate) fn segment_of(&self, lsn: Lsn) -> Option<&Segment> {
-        let number = self.segments.partition_point(|segment| segment.table.base().lsn < lsn);
-        self.segments.get(number.saturating_sub(1)).filter(|s| s.table.base().lsn <= lsn)
-    }
-
-    pub(crate) fn segment(&self, sequence: u64) -> Option<&Segment> {
-        let first = self.segments.front()?.header.sequence;
-        self.segments.get(usize::try_from(sequence.checked_sub(first)?).ok()?)
+    /// The file of a kept segment.
+    pub(crate) fn file(&self, sequence: u64) -> Option<&Arc<dyn File>> {
+        if sequence == self.last.header.sequence {
+            return Some(&self.last.file);
+        }
+        let first = self.sealed.front()?.header.sequence;
+        let number = usize::try_from(sequence.checked_sub(first)?).ok()?;
+        self.sealed.get(number).map(|segment| &segment.file)
     }
 
     /// How many of the records fit into the last segment, from the first on.
@@ -281,7 +287,11 @@ impl State {
     pub(crate) fn push_segment(&mut self, segment: Segment) {
         debug_assert!(self.open.is_none() && self.pending.is_empty());
         self.cursor = cursor_for(&segment);
-        self.segments.push_back(segment);
+        let (sealed, table) = Sealed::of(std::mem::replace(&mut self.last, segment));
+        // Senders and followers are about here.
+        let sequence = sealed.header.sequence;
+        self.tables.put(sequence, Arc::new(table), crate::limits::TABLES_BYTES_MAX);
+        self.sealed.push_back(sealed);
     }
 }
 

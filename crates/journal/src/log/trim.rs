@@ -1,5 +1,5 @@
 use crate::bugs::SeededBug;
-use crate::log::segment::Segment;
+use crate::log::sealed::Sealed;
 use crate::log::{Log, lock};
 use crate::{JournalError, Position, limits};
 use landfall_types::Lsn;
@@ -15,20 +15,17 @@ impl Log {
             state.check_poison()?;
             // A segment goes when the next one begins at or before `through`; the last one has no
             // next.
-            let count = state
-                .segments
-                .iter()
-                .skip(1)
-                .take_while(|next| next.table.base().lsn <= through)
-                .count();
-            let first = &state.segments[count];
-            (count, first.header.sequence, *first.table.base())
+            let count = state.sealed.iter().take_while(|old| old.tail.lsn <= through).count();
+            match state.sealed.get(count) {
+                Some(first) => (count, first.header.sequence, *first.base()),
+                None => (count, state.last.header.sequence, *state.last.table.base()),
+            }
         };
         if count == 0 {
             return Ok(base.lsn);
         }
         if self.bugs.has(SeededBug::ReuseBeforeSuperblock) {
-            let gone: Vec<Segment> = self.state().segments.drain(..count).collect();
+            let gone = self.forget(count);
             self.free_files(gone)?;
             return Ok(base.lsn);
         }
@@ -36,14 +33,22 @@ impl Log {
             let Position { lsn, chain, .. } = base;
             (next.first_segment, next.base, next.base_chain) = (first, lsn, chain);
         })?;
-        let gone: Vec<Segment> = self.state().segments.drain(..count).collect();
+        let gone = self.forget(count);
         self.free_files(gone)?;
         Ok(base.lsn)
     }
 
+    fn forget(&self, count: usize) -> Vec<Sealed> {
+        let mut state = self.state();
+        let gone: Vec<Sealed> = state.sealed.drain(..count).collect();
+        let first = state.sealed.front().map_or(state.last.header.sequence, |s| s.header.sequence);
+        state.tables.retain(|sequence| sequence >= first);
+        gone
+    }
+
     /// Keeps some files to be written again and removes the rest. A removal that a power cut undoes
     /// leaves a spare file.
-    fn free_files(&self, gone: Vec<Segment>) -> Result<(), JournalError> {
+    fn free_files(&self, gone: Vec<Sealed>) -> Result<(), JournalError> {
         let mut removed = false;
         for segment in gone {
             let mut state = self.state();

@@ -225,7 +225,7 @@ impl World {
         for promise in promises {
             match promise {
                 Promise::Durable(position) if position.lsn >= base => {
-                    let found = log.position_at(position.lsn);
+                    let found = log.position_at(position.lsn).expect("readable");
                     assert_eq!(found, Some(*position), "{place}: durable, but lost");
                 }
                 Promise::Trimmed(lsn) => assert!(base >= *lsn, "{place}: a trim was undone"),
@@ -272,9 +272,12 @@ impl World {
         let mut from = base.next();
         while let Some(batch) = log.batch(from, 3000).expect("a batch") {
             assert_eq!(batch.records[0].header.lsn, from, "{place}");
-            assert_eq!(Some(batch.chain_before), log.position_at(from.prev()).map(|p| p.chain));
+            assert_eq!(
+                Some(batch.chain_before),
+                log.position_at(from.prev()).expect("readable").map(|p| p.chain)
+            );
             let last = batch.records[batch.records.len() - 1].header.lsn;
-            let position = log.position_at(last).expect("kept");
+            let position = log.position_at(last).expect("readable").expect("kept");
             assert_eq!(position.incarnation, batch.stamp.incarnation, "{place}");
             assert_eq!(position.source_position, batch.stamp.source_position, "{place}");
             from = last.next();

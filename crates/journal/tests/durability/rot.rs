@@ -57,7 +57,11 @@ fn outcome(world: &World, medium: &SimMedium, place: &str) -> Outcome {
     };
     let (tail, base) = (log.tail(), log.base());
     assert_eq!(base, before.base(), "{place}");
-    assert_eq!(before.position_at(tail.lsn).map(|p| p.chain), Some(tail.chain), "{place}");
+    assert_eq!(
+        before.position_at(tail.lsn).expect("readable").map(|p| p.chain),
+        Some(tail.chain),
+        "{place}"
+    );
     let mut corrupt = false;
     for entry in log.entries(base.0, tail.lsn).expect("entries") {
         match log.read(&entry) {

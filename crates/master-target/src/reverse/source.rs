@@ -70,8 +70,12 @@ impl LogSource for BranchSource {
         let (log, lsn) = (Arc::clone(&self.log), position.durable);
         // Only what is durable here counts: a receiver ahead of its sender is another history (trap
         // T-1).
+        let known = blocking(move || {
+            let known = log.position_at(lsn)?;
+            Ok::<_, JournalError>(known.filter(|_| lsn <= log.durable().lsn))
+        });
         let known =
-            blocking(move || log.position_at(lsn).filter(|_| lsn <= log.durable().lsn)).await;
+            known.await.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
         if known.is_none_or(|known| known.chain != position.chain) {
             return Err(Refusal::ChainMismatch { lsn });
         }

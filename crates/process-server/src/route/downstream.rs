@@ -110,11 +110,14 @@ impl Route {
             let served = state.file.served.as_ref().map(|served| served.lineage.clone());
             (identity, state.log.clone(), served, state.delivered)
         };
+        // What can't be read is unknown, not different: a spool must not be set aside for that.
+        let there = log.as_ref().map(|log| log.position_at(position.durable)).transpose();
+        let there = there.map_err(RelayError::Spool)?;
         let view = log.as_ref().zip(served.as_ref()).map(|(log, lineage)| SpoolView {
             lineage,
             tail: log.tail().lsn,
             delivered,
-            chain_there: log.position_at(position.durable).map(|there| there.chain),
+            chain_there: there.flatten().map(|there| there.chain),
         });
         match follow_target(&identity.lineage, view.as_ref(), position) {
             Downstream::Continue => {

@@ -2,11 +2,14 @@
 
 use crate::RelayError;
 use crate::store::{Divergence, RouteFile, Store};
-use landfall_journal::{JournalError, Log};
+use landfall_journal::{Entry, JournalError, Log};
 use landfall_types::{HEADER_BYTES, Lsn, WindowId, Windows};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Record headers that are read at once when a spool is opened.
+const ENTRIES_AT_ONCE: u64 = 16 << 10;
 
 /// Opens the spool that the file names. One that can't be opened is lost: the route begins anew at
 /// the next hop's position, and whoever sends has to look at that (never a skip). What is left of
@@ -86,10 +89,18 @@ impl Undelivered {
     pub(super) fn of(log: &Log) -> Result<Self, JournalError> {
         let (base, tail) = (log.base().0, log.tail().lsn);
         let mut all = Self::default();
-        let entries = log.entries(base, tail)?;
-        let bytes = entries.iter().map(|e| HEADER_BYTES as u64 + e.header.payload_len()).sum();
-        if !entries.is_empty() {
-            all.push(tail, bytes, entries.len() as u64);
+        let mut bytes = 0;
+        let mut at = base;
+        while at < tail {
+            // Some at a time: their headers take memory.
+            let to = tail.min(at.plus(ENTRIES_AT_ONCE));
+            let entries = log.entries(at, to)?;
+            let length = |entry: &Entry| HEADER_BYTES as u64 + entry.header.payload_len();
+            bytes += entries.iter().map(length).sum::<u64>();
+            at = to;
+        }
+        if base < tail {
+            all.push(tail, bytes, tail.records_since(base));
         }
         Ok(all)
     }

@@ -297,7 +297,9 @@ fn new_records(log: &Log, mut batch: Batch) -> Result<Option<Batch>, Refusal> {
         return Ok(Some(batch));
     }
     let last_known = batch.last().min(tail.lsn);
-    let Some(there) = log.position_at(last_known) else {
+    let there = log.position_at(last_known);
+    let there = there.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+    let Some(there) = there else {
         return Err(Refusal::Gap { expected, found: batch.first() });
     };
     let count = usize::try_from(last_known.next().records_since(batch.first()));

@@ -400,7 +400,7 @@ impl Replica {
         lineage: Option<Lineage>,
     ) -> Result<Arc<Branch>, StorageError> {
         let parent = self.line();
-        let at_fork = parent.log.position_at(fork).ok_or(StorageError::LogMissing)?;
+        let at_fork = parent.log.position_at(fork)?.ok_or(StorageError::LogMissing)?;
         let timeline = parent.with_timeline(|timeline| timeline.fork(fork));
         let geometries = geometries(body, &timeline, fork);
         let log = LogId::generate();

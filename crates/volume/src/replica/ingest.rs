@@ -285,9 +285,10 @@ fn new_records<'a>(
     }
     // What was trimmed can't be compared; it is older than anything a sender has reason to repeat.
     let fits = |lsn: Lsn, chain: Chain| {
-        line.log.position_at(lsn).is_none_or(|position| position.chain == chain)
+        let kept = line.log.position_at(lsn).map_err(StorageError::Journal)?;
+        Ok::<bool, IngestError>(kept.is_none_or(|position| position.chain == chain))
     };
-    if !fits(first.prev(), frame.chain_before) {
+    if !fits(first.prev(), frame.chain_before)? {
         return Err(IngestError::ChainMismatch { lsn: first.prev() });
     }
     let kept = usize::try_from(tail.lsn.next().get() - first.get()).unwrap_or(usize::MAX);
@@ -295,7 +296,7 @@ fn new_records<'a>(
     let mut chain = frame.chain_before;
     for record in old {
         chain = record.chain(chain);
-        if !fits(record.header.lsn, chain) {
+        if !fits(record.header.lsn, chain)? {
             return Err(IngestError::ChainMismatch { lsn: record.header.lsn });
         }
     }
