@@ -7,10 +7,11 @@
 //! # Where to start
 //! [`figure::Figure`] is what is printed; [`pairs::compare`] is how two sides are measured. One
 //! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5),
-//! [`fold`] (B6).
+//! [`fold`] (B6), [`depth`] (B5 and B9 over depth).
 
 mod branch;
 mod capture;
+mod depth;
 mod figure;
 mod fio;
 mod fold;
@@ -50,6 +51,11 @@ const ALL: &[Benchmark] = &[
         run: branch::run,
     },
     Benchmark {
+        name: "B9",
+        about: "branch, view, reopening and memory over 10⁴ to 10⁷ records (with B5's curve)",
+        run: depth::run,
+    },
+    Benchmark {
         name: "B6",
         about: "fold, against the same extents written in disk order with O_DIRECT",
         run: fold::run,
@@ -60,7 +66,7 @@ const ALL: &[Benchmark] = &[
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Options {
-    /// Which (B1, B2, B5, B6); all when none is named
+    /// Which (B1, B2, B5, B6, B9); all when none is named
     names: Vec<String>,
     /// Few and short pairs: ends within a minute, and means less
     #[arg(long)]

@@ -26,8 +26,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-const GIB: u64 = 1 << 30;
-const DISK: DiskIndex = DiskIndex(0);
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const DISK: DiskIndex = DiskIndex(0);
 /// Small, so that a million of them are written within seconds.
 const RECORD_BYTES: usize = 512;
 /// Records in a frame and a flush.
@@ -78,9 +78,9 @@ async fn measure_all(effort: &Effort) -> Result<Vec<Figure>> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    size: u64,
-    records: u64,
+pub(super) struct Case {
+    pub(super) size: u64,
+    pub(super) records: u64,
 }
 
 impl Case {
@@ -213,7 +213,7 @@ impl Site {
 }
 
 /// A replica of one disk whose first window has closed, with this many records behind it.
-fn replica(directory: &Path, case: Case) -> Result<Replica> {
+pub(super) fn replica(directory: &Path, case: Case) -> Result<Replica> {
     let vault_dir = FsDir::open_or_create(directory.join("vault")).context("make a vault")?;
     let vault =
         Vault::open(Arc::new(vault_dir), Arc::new(FsImages), 64 << 20).context("open the vault")?;
