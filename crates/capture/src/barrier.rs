@@ -7,12 +7,12 @@
 //! seen ends data mode ([`crate::LostReason::Beside`]): found, instead of lost.
 
 use crate::disk::Disk;
-use crate::layout::{self, SKY_WORDS, control, target};
+use crate::layout::{self, SKY_WORDS, control, flight, target};
 use crate::maps::membarrier;
 use crate::{Capture, CaptureError};
 use landfall_types::ByteRange;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How it is known that no write from before the capture is in flight any more.
@@ -125,27 +125,29 @@ impl Capture {
     fn in_flight_since(&self, epoch: u64) -> Vec<Flight> {
         let mut found = Vec::new();
         for place in 0..layout::FLIGHTS {
-            let key = self.maps.buckets.word(place * 8).load(Ordering::SeqCst);
+            let key = self.flight(place, flight::KEY).load(Ordering::SeqCst);
             // What is being filled in is newer than the barrier.
-            if key > layout::KEY_BUSY && self.flight(place, 0) <= epoch {
+            let noted = key > layout::KEY_BUSY;
+            if noted && self.flight(place, flight::EPOCH).load(Ordering::SeqCst) <= epoch {
                 found.push(Flight { place, key });
             }
         }
         found
     }
 
-    fn flight(&self, place: usize, offset: usize) -> u64 {
-        self.maps.flights.load(place * layout::FLIGHT_BYTES + offset)
+    fn flight(&self, place: usize, offset: usize) -> &AtomicU64 {
+        self.maps.flights.word(place * layout::FLIGHT_BYTES + offset)
     }
 
     /// Takes writes for ended whose end was not seen. Whether they failed was not seen either.
     fn give_up(&self, flights: &[Flight]) {
         let mut working = self.working();
-        for flight in flights {
-            let (sector, word) = (self.flight(flight.place, 8), self.flight(flight.place, 16));
+        for Flight { place, key } in flights {
+            let get = |offset| self.flight(*place, offset).load(Ordering::SeqCst);
+            let (sector, word) = (get(flight::SECTOR), get(flight::BYTES));
             let (bytes, slot) = (word & u64::from(u32::MAX), word >> 32);
-            let key = self.maps.buckets.word(flight.place * 8);
-            if key.compare_exchange(flight.key, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            let word = self.flight(*place, flight::KEY);
+            if word.compare_exchange(*key, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
                 continue; // It has ended after all.
             }
             working.given_up += 1;
@@ -185,6 +187,8 @@ impl Capture {
         if words.is_empty() || self.suspects_count() != *count {
             return;
         }
+        // Before the bits: an overlap that comes meanwhile says so again.
+        self.maps.set(control::SUSPICIOUS, 0);
         for (word, bits) in words {
             self.maps.sky.word(word * 8).fetch_and(!bits, Ordering::SeqCst);
         }
@@ -195,5 +199,6 @@ impl Capture {
         for (word, bits) in words {
             self.maps.sky.word(word * 8).fetch_or(*bits, Ordering::SeqCst);
         }
+        self.maps.set(control::SUSPICIOUS, 1);
     }
 }

@@ -378,6 +378,7 @@ impl Capture {
     /// # Errors
     /// When a pin can't be removed.
     pub fn detach(mut self) -> Result<(), CaptureError> {
+        self.maps.set(control::GUARD_MISSED, 0);
         self.maps.set(control::MODE, 0);
         self.links.clear();
         match self.pinned.take() {
@@ -396,5 +397,15 @@ impl Capture {
 
     pub(crate) fn working(&self) -> MutexGuard<'_, Working> {
         self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if self.pinned.is_none() {
+            // The hooks go one by one: none may note what another one will not see ending.
+            self.maps.set(control::GUARD_MISSED, 0);
+            self.maps.set(control::MODE, 0);
+        }
     }
 }

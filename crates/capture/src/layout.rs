@@ -15,7 +15,7 @@ pub(crate) const SEGMENT_VALUE: u64 = SEGMENT_BYTES + RECORD_DATA_MAX + (32 << 1
 pub(crate) const RECORD_BYTES: u64 = 48;
 pub(crate) const CONTROL_BYTES: usize = 8192;
 /// Places for writes in flight.
-pub(crate) const FLIGHTS: usize = 2048 * 8;
+pub(crate) const FLIGHTS: usize = 16384;
 /// Words of one of the two planes of sectors in flight; the second is that of suspects.
 pub(crate) const SKY_WORDS: usize = 262_144;
 /// A key that is being filled in.
@@ -40,6 +40,7 @@ pub(crate) mod control {
     pub(crate) const EPOCH: usize = 280;
     pub(crate) const PLANE_WORDS: usize = 288;
     pub(crate) const UNTRACKED: usize = 296;
+    pub(crate) const SUSPICIOUS: usize = 304;
     pub(crate) const OBJECT: usize = 320;
     pub(crate) const BOOT: usize = 328;
     pub(crate) const OWNER: usize = 344;
@@ -57,7 +58,7 @@ pub(crate) const EXCLUSION_BYTES: usize = 16;
 /// Bytes of one `struct counters`.
 pub(crate) const COUNTERS_BYTES: usize = 128;
 /// Bytes of one `struct flight`.
-pub(crate) const FLIGHT_BYTES: usize = 32;
+pub(crate) const FLIGHT_BYTES: usize = 64;
 
 /// Offsets in `struct target`.
 pub(crate) mod target {
@@ -96,6 +97,15 @@ pub(crate) mod counters {
     pub(crate) const ISSUED_BESIDE: usize = 80;
     pub(crate) const MARKED: usize = 88;
     pub(crate) const UNENDED: usize = 96;
+}
+
+/// Offsets in `struct flight`.
+pub(crate) mod flight {
+    pub(crate) const KEY: usize = 0;
+    pub(crate) const EPOCH: usize = 8;
+    pub(crate) const SECTOR: usize = 16;
+    /// With the target behind it.
+    pub(crate) const BYTES: usize = 24;
 }
 
 pub(crate) const MODE_DATA: u64 = 1;
@@ -230,6 +240,7 @@ mod tests {
                 ("epoch", control::EPOCH),
                 ("plane_words", control::PLANE_WORDS),
                 ("untracked", control::UNTRACKED),
+                ("suspicious", control::SUSPICIOUS),
                 ("object", control::OBJECT),
                 ("boot", control::BOOT),
                 ("owner", control::OWNER),
@@ -281,6 +292,15 @@ mod tests {
                 ("unended", counters::UNENDED),
             ],
         );
-        assert_eq!(fields("flight").1, FLIGHT_BYTES);
+        check(
+            "flight",
+            FLIGHT_BYTES,
+            &[
+                ("key", flight::KEY),
+                ("epoch", flight::EPOCH),
+                ("sector", flight::SECTOR),
+                ("bytes", flight::BYTES),
+            ],
+        );
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Names of the maps that outlive the loader, as in `bpf/`.
-pub(crate) const PINNED: [&str; 8] =
-    ["control", "ring", "counts", "bits", "sky", "buckets", "flights", "wake"];
+pub(crate) const PINNED: [&str; 7] =
+    ["control", "ring", "counts", "bits", "sky", "flights", "wake"];
 
 /// Which bits: the live ones of two generations, and those that wait to be settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,6 @@ pub(crate) struct Maps {
     pub(crate) counts: Mapping,
     pub(crate) bits: Mapping,
     pub(crate) sky: Mapping,
-    pub(crate) buckets: Mapping,
     pub(crate) flights: Mapping,
     pub(crate) wake: Wake,
     pub(crate) processors: usize,
@@ -52,8 +51,7 @@ impl Maps {
             counts: map("counts", ProtFlags::READ)?,
             bits: map("bits", read_write)?,
             sky: map("sky", read_write)?,
-            buckets: map("buckets", read_write)?,
-            flights: map("flights", ProtFlags::READ)?,
+            flights: map("flights", read_write)?,
             wake: Wake::new(get("wake")?)?,
             processors: entries / layout::TARGETS_MAX,
         })

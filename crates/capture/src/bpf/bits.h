@@ -119,6 +119,7 @@ static __always_inline __u32 sky_index(__u32 target, __u64 word)
 /* Notes when another write of one of these blocks is in flight; both are suspect from then on. */
 static long begin_step(__u32 index, void *context)
 {
+	struct control *ctl = get_control();
 	struct span *span = context;
 	__u64 word = (span->first >> 6) + index, mask, hit, *flying, *suspect;
 	__u32 at = sky_index(span->target, word), suspect_at = at + SKY_WORDS;
@@ -126,16 +127,22 @@ static long begin_step(__u32 index, void *context)
 	if (word > span->last >> 6)
 		return 1;
 	flying = bpf_map_lookup_elem(&sky, &at);
-	suspect = bpf_map_lookup_elem(&sky, &suspect_at);
-	if (!flying || !suspect)
+	if (!flying || !ctl)
 		return 1;
 	mask = span_mask(span, word);
 	/*
 	 * The first of the two to end clears the bit while the other still flies: so a block stays
 	 * suspect until the loader has seen a moment without any of them.
 	 */
-	hit = (__sync_fetch_and_or(flying, mask) | READ_ONCE(*suspect)) & mask;
+	hit = __sync_fetch_and_or(flying, mask) & mask;
+	if (!hit && !READ_ONCE(ctl->suspicious))
+		return 0;
+	suspect = bpf_map_lookup_elem(&sky, &suspect_at);
+	if (!suspect)
+		return 1;
+	hit |= READ_ONCE(*suspect) & mask;
 	if (hit) {
+		WRITE_ONCE(ctl->suspicious, 1);
 		__sync_fetch_and_or(suspect, hit);
 		span->overlaps = 1;
 	}

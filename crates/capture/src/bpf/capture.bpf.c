@@ -163,7 +163,7 @@ int BPF_PROG(on_queue, struct bio *bio)
 SEC("tp_btf/block_bio_queue")
 int BPF_PROG(on_missed, struct bio *bio)
 {
-	__u32 bytes = bio->bi_iter.bi_size, index, target;
+	__u32 bytes = bio->bi_iter.bi_size, target;
 	__u64 sector = bio->bi_iter.bi_sector;
 	struct control *ctl = get_control();
 	struct flight *flight;
@@ -173,9 +173,8 @@ int BPF_PROG(on_missed, struct bio *bio)
 	target = find_target(bio);
 	if (target >= TARGETS_MAX)
 		return 0;
-	index = flight_at(key_of(bio));
-	flight = flight_of(index);
-	if (index != NO_FLIGHT && flight && flight->sector == sector && flight->bytes == bytes)
+	flight = flight_of(key_of(bio));
+	if (flight && flight->sector == sector && flight->bytes == bytes)
 		return 0;
 	if (is_excluded(ctl, target, sector, bytes))
 		return 0;
@@ -219,8 +218,6 @@ int BPF_PROG(on_issue, struct request *request)
 	__u32 op = request->cmd_flags & OP_MASK, target;
 	struct bio *bio = request->bio;
 	struct control *ctl = get_control();
-	__u64 sector;
-	bool whole;
 
 	if (!may_write(op) || !ctl || READ_ONCE(ctl->mode) == MODE_OFF)
 		return 0;
@@ -234,8 +231,8 @@ int BPF_PROG(on_issue, struct request *request)
 	}
 	if (!bio || !request->__data_len)
 		return 0;
-	sector = BPF_CORE_READ(bio, bi_iter.bi_sector);
-	if (find_flight(key_of(bio), sector, &whole) != NO_FLIGHT)
+	if (flight_of(key_of(bio)) ||
+	    parent_of(key_of(bio->bi_private), bio->bi_iter.bi_sector))
 		return 0;
 	target = find_target_of(disk_of(request));
 	if (target < TARGETS_MAX &&
@@ -251,6 +248,16 @@ static __always_inline void note_failure(struct control *ctl, __u32 target, __u6
 	COUNT(target, failed, 1);
 	if (READ_ONCE(get_target(ctl, target)->mode) == MODE_DATA)
 		put(ctl, KIND_FAILED, target & (TARGETS_MAX - 1), offset, length);
+}
+
+/* A part of a request has ended: this bio, or a part of it. */
+static __always_inline void part_ended(struct control *ctl, struct flight *flight, __u64 sector,
+				       __u32 bytes, bool failed)
+{
+	if (failed)
+		note_failure(ctl, flight->target, sector << 9, bytes);
+	if (__sync_fetch_and_sub(&flight->left, bytes) == bytes)
+		end_flight(flight);
 }
 
 /* Where on_request_complete stands in a request's bios; see struct job for why it is a map. */
@@ -273,11 +280,10 @@ static long walk_step(__u32 number, void *context)
 {
 	struct control *ctl = get_control();
 	struct walk *walk = bpf_map_lookup_elem(&walks, &zero);
-	__u32 bytes, index, target;
 	struct flight *flight;
+	__u32 bytes, target;
 	struct bio *bio;
 	__u64 sector;
-	bool whole;
 
 	if (!ctl || !walk || !walk->bio || !walk->bytes)
 		return 1;
@@ -287,14 +293,12 @@ static long walk_step(__u32 number, void *context)
 	if (bytes > walk->bytes)
 		bytes = walk->bytes;
 	walk->bytes -= bytes;
+	flight = flight_of(walk->bio);
+	if (!flight)
+		flight = parent_of((__u64)BPF_CORE_READ(bio, bi_private), sector);
 	walk->bio = (__u64)BPF_CORE_READ(bio, bi_next);
-	index = find_flight(key_of(bio), sector, &whole);
-	flight = flight_of(index);
-	if (index != NO_FLIGHT && flight) {
-		if (walk->failed)
-			note_failure(ctl, flight->target, sector << 9, bytes);
-		if (__sync_fetch_and_sub(&flight->left, bytes) == bytes)
-			end_flight(index, flight);
+	if (flight) {
+		part_ended(ctl, flight, sector, bytes, walk->failed);
 		return 0;
 	}
 	if (!bytes)
@@ -309,20 +313,28 @@ static long walk_step(__u32 number, void *context)
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(on_request_complete, struct request *request, __u8 error, unsigned int bytes)
 {
-	struct walk *walk = bpf_map_lookup_elem(&walks, &zero);
 	__u32 op = request->cmd_flags & OP_MASK;
 	struct control *ctl = get_control();
+	struct bio *bio = request->bio;
+	struct flight *flight;
+	struct walk *walk;
 	int i;
 
-	if (!may_write(op) || op == OP_DRV_OUT || !walk || !ctl ||
+	if (!may_write(op) || op == OP_DRV_OUT || !ctl || !bio ||
 	    READ_ONCE(ctl->mode) == MODE_OFF)
 		return 0;
-	walk->bio = (__u64)request->bio;
+	/* Most requests are one bio, and that one a write as it was submitted. */
+	flight = flight_of(key_of(bio));
+	if (flight && bio->bi_iter.bi_size >= bytes) {
+		part_ended(ctl, flight, bio->bi_iter.bi_sector, bytes, error);
+		return 0;
+	}
+	walk = bpf_map_lookup_elem(&walks, &zero);
+	if (!walk)
+		return 0;
+	walk->bio = (__u64)bio;
 	walk->bytes = bytes;
 	walk->failed = error;
-	/* Most requests have one bio; the loop is a call for each. */
-	if (walk_step(0, NULL))
-		return 0;
 	if (HAS_LOOP)
 		bpf_loop(BIOS_MAX, walk_step, NULL, 0);
 	else
@@ -336,24 +348,22 @@ int BPF_PROG(on_request_complete, struct request *request, __u8 error, unsigned 
 SEC("tp_btf/block_bio_complete")
 int BPF_PROG(on_bio_complete, struct request_queue *queue, struct bio *bio)
 {
-	__u32 op = bio->bi_opf & OP_MASK, index, target;
+	__u32 op = bio->bi_opf & OP_MASK, target;
 	__u64 sector = bio->bi_iter.bi_sector;
 	struct control *ctl = get_control();
 	struct flight *flight;
-	bool whole;
 
 	if (!may_write(op) || !ctl || READ_ONCE(ctl->mode) == MODE_OFF)
 		return 0;
-	index = find_flight(key_of(bio), sector, &whole);
-	flight = flight_of(index);
-	if (index != NO_FLIGHT && flight) {
-		if (!whole)
-			return 0;
+	flight = flight_of(key_of(bio));
+	if (flight) {
 		if (bio->bi_status)
 			note_failure(ctl, flight->target, flight->sector << 9, flight->bytes);
-		end_flight(index, flight);
+		end_flight(flight);
 		return 0;
 	}
+	if (parent_of(key_of(bio->bi_private), sector))
+		return 0;
 	/* An empty flush is no write. */
 	if (!bio->bi_vcnt && op == OP_WRITE &&
 	    bio->bi_opf & 1U << bpf_core_enum_value(enum req_flag_bits, __REQ_PREFLUSH))

@@ -36,22 +36,46 @@ struct {
 	__type(value, struct job);
 } jobs SEC(".maps");
 
+/* What a struct bio_vec has been on all kernels: read at once, where it is. */
+struct vector {
+	__u64 page;
+	__u32 length;
+	__u32 offset;
+};
+#define IS_VECTOR                                                                              \
+	(bpf_core_type_size(struct bio_vec) == sizeof(struct vector) &&                        \
+	 bpf_core_field_offset(struct bio_vec, bv_page) == offsetof(struct vector, page) &&     \
+	 bpf_core_field_offset(struct bio_vec, bv_len) == offsetof(struct vector, length) &&    \
+	 bpf_core_field_offset(struct bio_vec, bv_offset) == offsetof(struct vector, offset))
+
+static __always_inline void read_vector(struct vector *found, const void *at)
+{
+	const struct bio_vec *vector = at;
+
+	if (IS_VECTOR) {
+		bpf_probe_read_kernel(found, sizeof(*found), at);
+		return;
+	}
+	found->page = (__u64)BPF_CORE_READ(vector, bv_page);
+	found->length = BPF_CORE_READ(vector, bv_len);
+	found->offset = BPF_CORE_READ(vector, bv_offset);
+}
+
 /* Takes the next vector of the bio; false when it can't be read. */
 static __always_inline bool next_vector(struct control *ctl, struct job *job)
 {
-	struct bio_vec *vector = (struct bio_vec *)job->vectors;
-	__u64 page = (__u64)BPF_CORE_READ(vector, bv_page);
-	__u32 length = BPF_CORE_READ(vector, bv_len);
-	__u32 offset = BPF_CORE_READ(vector, bv_offset);
+	struct vector vector = {};
 	__u32 skip = job->vector_skip;
 
-	if (!page || page < ctl->vmemmap_base || length < skip)
+	read_vector(&vector, (void *)job->vectors);
+	if (vector.page < ctl->vmemmap_base || !vector.page || vector.length < skip)
 		return false;
 	/* A vector is physically contiguous, also over many pages, and the direct map is linear. */
 	job->source = ctl->page_offset_base +
-		      (page - ctl->vmemmap_base) / bpf_core_type_size(struct page) * PAGE_BYTES +
-		      offset + skip;
-	job->vector_left = length - skip;
+		      (vector.page - ctl->vmemmap_base) / bpf_core_type_size(struct page) *
+			      PAGE_BYTES +
+		      vector.offset + skip;
+	job->vector_left = vector.length - skip;
 	job->vector_skip = 0;
 	job->vectors += bpf_core_type_size(struct bio_vec);
 	return true;

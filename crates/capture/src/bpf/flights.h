@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Writes between the hook and their completion, by the address of their struct bio. An array of
- * buckets instead of a hash map: no lock, one cache line to look, and the loader sees all of it
+ * Writes between the hook and their completion, by the address of their struct bio. An array
+ * instead of a hash map: no lock, one cache line for each write, and the loader sees all of it
  * without a system call.
  */
 #pragma once
@@ -14,23 +14,10 @@
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, BUCKETS);
-	__type(key, __u32);
-	__type(value, struct bucket);
-} buckets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, FLIGHTS);
 	__type(key, __u32);
 	__type(value, struct flight);
 } flights SEC(".maps");
-
-static __always_inline __u32 bucket_of(__u64 bio)
-{
-	return ((bio >> 6) * 0x9e3779b97f4a7c15ULL) >> 48 & (BUCKETS - 1);
-}
 
 /*
  * The address as a number: the verifier computes with no pointer, and what an atomic instruction
@@ -44,50 +31,53 @@ static __always_inline __u64 key_of(const void *bio)
 	return READ_ONCE(key);
 }
 
-static __always_inline struct flight *flight_of(__u32 index)
+/* The n-th place where a key may be. */
+static __always_inline struct flight *place_of(__u64 key, __u32 n)
 {
-	return bpf_map_lookup_elem(&flights, &index);
+	__u32 at = (((key >> 6) * 0x9e3779b97f4a7c15ULL >> 48) + n) & (FLIGHTS - 1);
+
+	return bpf_map_lookup_elem(&flights, &at);
 }
 
-/* The index of a flight, or NO_FLIGHT. */
-static __always_inline __u32 flight_at(__u64 bio)
+static __always_inline struct flight *flight_of(__u64 key)
 {
-	__u32 at = bucket_of(bio), i;
-	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
+	__u32 n;
 
-	if (!bucket || bio <= KEY_BUSY)
-		return NO_FLIGHT;
+	if (key <= KEY_BUSY)
+		return NULL;
 #pragma unroll
-	for (i = 0; i < BUCKET_KEYS; i++)
-		if (READ_ONCE(bucket->keys[i]) == bio)
-			return at * BUCKET_KEYS + i;
-	return NO_FLIGHT;
+	for (n = 0; n < FLIGHT_PLACES; n++) {
+		struct flight *flight = place_of(key, n);
+
+		if (flight && READ_ONCE(flight->key) == key)
+			return flight;
+	}
+	return NULL;
 }
 
-static __always_inline void set_key(__u32 index, __u64 key)
+/* A free place, or that of an earlier write in the same memory. */
+static __always_inline struct flight *claim(__u64 key, bool *stale)
 {
-	__u32 at = index / BUCKET_KEYS;
-	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
+	__u32 n;
 
-	if (bucket)
-		__sync_lock_test_and_set(&bucket->keys[index % BUCKET_KEYS], key);
-}
-
-/* A free place for this bio, or that of an earlier write in the same memory. */
-static __always_inline __u32 claim(__u64 bio, bool *stale)
-{
-	__u32 at = bucket_of(bio), index = flight_at(bio), i;
-	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
-
-	*stale = index != NO_FLIGHT;
-	if (*stale || !bucket)
-		return index;
 #pragma unroll
-	for (i = 0; i < BUCKET_KEYS; i++)
-		if (!READ_ONCE(bucket->keys[i]) &&
-		    !__sync_val_compare_and_swap(&bucket->keys[i], 0, KEY_BUSY))
-			return at * BUCKET_KEYS + i;
-	return NO_FLIGHT;
+	for (n = 0; n < FLIGHT_PLACES; n++) {
+		struct flight *flight = place_of(key, n);
+		__u64 found;
+
+		if (!flight)
+			return NULL;
+		found = __sync_val_compare_and_swap(&flight->key, 0, KEY_BUSY);
+		*stale = found == key;
+		if (!found || *stale)
+			return flight;
+	}
+	return NULL;
+}
+
+static __always_inline void set_key(struct flight *flight, __u64 key)
+{
+	__sync_lock_test_and_set(&flight->key, key);
 }
 
 /*
@@ -98,20 +88,18 @@ __attribute__((noinline)) __u32 begin_flight(__u64 bio, __u64 sector, __u32 byte
 {
 	struct control *ctl = get_control();
 	struct flight *flight;
-	__u32 index;
-	bool stale;
+	bool stale = false;
 
 	if (!ctl)
 		return 0;
-	index = claim(bio, &stale);
-	flight = flight_of(index);
-	if (index == NO_FLIGHT || !flight) {
+	flight = claim(bio, &stale);
+	if (!flight) {
 		__sync_fetch_and_add(&ctl->untracked, 1);
 		return LOST_FLIGHTS;
 	}
 	if (stale) {
 		/* Its end was not seen, so neither was whether it failed. */
-		set_key(index, KEY_BUSY);
+		set_key(flight, KEY_BUSY);
 		COUNT(flight->target, unended, 1);
 		COUNT(flight->target, completed, 1);
 		blocks_end(flight->target, flight->sector, flight->bytes);
@@ -125,31 +113,26 @@ __attribute__((noinline)) __u32 begin_flight(__u64 bio, __u64 sector, __u32 byte
 	flight->left = bytes;
 	flight->target = target;
 	/* The key last, with a full barrier: whoever finds it finds the rest. */
-	set_key(index, bio);
+	set_key(flight, bio);
 	return 0;
 }
 
-static __always_inline void end_flight(__u32 index, struct flight *flight)
+static __always_inline void end_flight(struct flight *flight)
 {
 	COUNT(flight->target, completed, 1);
 	blocks_end(flight->target, flight->sector, flight->bytes);
-	set_key(index, 0);
+	set_key(flight, 0);
 }
 
-/* The write that this bio is, or was split off: a part lies in it and names it as its parent. */
-static __always_inline __u32 find_flight(__u64 bio, __u64 sector, bool *whole)
+/*
+ * The write that a bio is, or was split off: a part lies in it and names it as its parent. Writes
+ * that are chained to their successor name it too, but don't lie in it.
+ */
+static __always_inline struct flight *parent_of(__u64 parent, __u64 sector)
 {
-	struct flight *flight;
-	__u32 index = flight_at(bio);
+	struct flight *flight = flight_of(parent);
 
-	*whole = index != NO_FLIGHT;
-	if (*whole)
-		return index;
-	index = flight_at((__u64)BPF_CORE_READ((struct bio *)bio, bi_private));
-	flight = flight_of(index);
-	/* Writes that are chained to their successor name it too, but don't lie in it. */
-	if (index != NO_FLIGHT && flight && sector >= flight->sector &&
-	    sector - flight->sector <= flight->bytes >> 9)
-		return index;
-	return NO_FLIGHT;
+	if (flight && sector >= flight->sector && sector - flight->sector <= flight->bytes >> 9)
+		return flight;
+	return NULL;
 }

@@ -29,10 +29,9 @@
 #define SEGMENT_SLACK (RECORD_DATA_MAX + COPY_MAX + 8192U)
 #define SEGMENT_VALUE (SEGMENT_BYTES + SEGMENT_SLACK)
 
-/* Writes in flight: buckets of eight keys, and what belongs to each key. */
-#define BUCKETS 2048
-#define BUCKET_KEYS 8
-#define FLIGHTS (BUCKETS * BUCKET_KEYS)
+/* Writes in flight: a table in which a key is at one of so many places from its hash on. */
+#define FLIGHTS 16384
+#define FLIGHT_PLACES 8
 /* Sectors in flight, folded: two planes, "in flight" and "suspect". */
 #define SKY_WORDS 262144
 /* Ranges with more words than this are not checked for overlaps: they would fill the planes. */
@@ -116,7 +115,8 @@ struct control {
 	__u64 epoch;		/* of the barrier */
 	__u64 plane_words;	/* of one plane of the bits */
 	__u64 untracked;	/* writes in flight that found no place in the table */
-	__u64 unused3[2];
+	__u64 suspicious;	/* some sectors are suspect */
+	__u64 unused3;
 	/* The loader's own, kept here because it must outlive the loader. */
 	__u64 object;		/* hash of the program */
 	__u64 boot[2];
@@ -160,22 +160,20 @@ struct record {
 	__u64 unused1;
 };
 
-struct bucket {
-	__u64 keys[BUCKET_KEYS];	/* 0: free; 1: being filled in; else the address of a struct bio */
-};
-
-/* A write between the hook and its completion. */
+/* A write between the hook and its completion: one cache line. */
 struct flight {
+	__u64 key;		/* 0: free; 1: being filled in; else the address of its struct bio */
 	__u64 epoch;
 	__u64 sector;
 	__u32 bytes;
 	__u32 target;
 	__u64 left;		/* bytes that have not ended yet: parts of a write end one by one */
+	__u64 unused[3];
 };
 
 _Static_assert(sizeof(struct control) == 8192, "two pages");
 _Static_assert(sizeof(struct target) == 128, "as documented");
 _Static_assert(sizeof(struct counters) == 128, "as documented");
 _Static_assert(sizeof(struct record) == 48, "as documented");
-_Static_assert(sizeof(struct flight) == 32, "as documented");
+_Static_assert(sizeof(struct flight) == 64, "as documented");
 _Static_assert(SEGMENT_VALUE % 4096 == 0, "whole pages can be mapped");

@@ -319,12 +319,9 @@ fn a_lost_completion_does_not_hang_the_barrier() {
 fn forge_flight(pin: &Path, sector: u64, bytes: u32) {
     let load = std::fs::read_dir(pin).unwrap().next().unwrap().unwrap().path();
     let map = |name: &str| MapHandle::from_pinned_path(load.join(name)).unwrap();
-    let mut flight = [0_u8; 32];
-    flight[8..16].copy_from_slice(&sector.to_le_bytes());
-    flight[16..20].copy_from_slice(&bytes.to_le_bytes());
-    let (place, bucket) = (800_u32, 100_u32);
-    map("map_flights").update(&place.to_ne_bytes(), &flight, MapFlags::ANY).unwrap();
-    let mut keys = [0_u8; 64];
-    keys[..8].copy_from_slice(&0xffff_8880_1234_5600_u64.to_ne_bytes());
-    map("map_buckets").update(&bucket.to_ne_bytes(), &keys, MapFlags::ANY).unwrap();
+    let mut flight = [0_u8; 64];
+    flight[..8].copy_from_slice(&0xffff_8880_1234_5600_u64.to_ne_bytes());
+    flight[16..24].copy_from_slice(&sector.to_le_bytes());
+    flight[24..28].copy_from_slice(&bytes.to_le_bytes());
+    map("map_flights").update(&800_u32.to_ne_bytes(), &flight, MapFlags::ANY).unwrap();
 }
