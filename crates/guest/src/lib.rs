@@ -18,7 +18,7 @@
 //!
 //! # How it works
 //! ```text
-//!   test ── Guest ── Unix socket ── virtio-serial ── /init (PID 1, a shell of busybox) ── script
+//!   test ── Guest ── Unix socket ── virtio-serial ── /init (PID 1, busybox) ── script
 //!             └───── QMP: hot-plug, reset
 //! ```
 //! The initramfs holds busybox, the programs that the test names with their libraries, as they are
