@@ -18,28 +18,30 @@ use apt::Apt;
 use package::KernelPackage;
 
 /// What to fetch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Which {
     /// The kernels in whose guests CI runs its tests, from this machine's own releases of Debian.
     Ci,
     /// The newest of every series and flavor, from all releases of Debian that the mirror has.
     All,
+    /// The newest of these series and flavors, for example `6.12-rt`, from all releases.
+    Named(Vec<String>),
 }
 
 /// Fetches what is missing.
 ///
 /// # Errors
 /// When a package can't be fetched or unpacked. That the mirror has none of a series is none.
-pub(crate) fn run(which: Which) -> Result<()> {
+pub(crate) fn run(which: &Which) -> Result<()> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
-    if which == Which::Ci && landfall_testkit::GUEST_KERNELS.iter().all(|n| is_there(&directory, n))
+    if *which == Which::Ci && landfall_testkit::GUEST_KERNELS.iter().all(|n| is_there(&directory, n))
     {
         return Ok(());
     }
     let apt = match which {
         Which::Ci => Apt::of_this_machine(),
-        Which::All => Apt::of_all_releases(&directory)?,
+        Which::All | Which::Named(_) => Apt::of_all_releases(&directory)?,
     };
     let newest = package::newest(&apt.kernel_packages()?);
     for package in newest.iter().filter(|package| is_wanted(which, package)) {
@@ -65,7 +67,7 @@ pub(crate) fn run_for_tests() {
     if landfall_testkit::missing(&["qemu"]).is_some() || !process::exists("apt-get") {
         return;
     }
-    if let Err(error) = run(Which::Ci) {
+    if let Err(error) = run(&Which::Ci) {
         println!("no kernels for guests: {error:#}");
     }
 }
@@ -81,8 +83,12 @@ fn is_there(directory: &Path, name: &str) -> bool {
     directory.join(name).is_dir()
 }
 
-fn is_wanted(which: Which, package: &KernelPackage) -> bool {
-    which == Which::All || landfall_testkit::GUEST_KERNELS.contains(&package.folder().as_str())
+fn is_wanted(which: &Which, package: &KernelPackage) -> bool {
+    match which {
+        Which::All => true,
+        Which::Ci => landfall_testkit::GUEST_KERNELS.contains(&package.folder().as_str()),
+        Which::Named(names) => names.contains(&package.folder()),
+    }
 }
 
 /// Fetches and unpacks one package. The folder gets its name last, so that an interrupted fetch

@@ -11,6 +11,7 @@
 mod bench;
 mod bench_entry;
 mod ci;
+mod compat;
 mod demo;
 mod deny;
 mod doctor;
@@ -27,6 +28,7 @@ mod wrap;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use guest_kernels::Which;
 
 /// Developer tasks of Landfall.
 #[derive(Parser)]
@@ -61,9 +63,13 @@ enum Task {
     /// Fetch kernels of Debian for guests: those of CI's tests, unless told otherwise
     GuestKernels {
         /// The newest of every series and flavor, from all releases (some gigabytes)
-        #[arg(long)]
+        #[arg(long, conflicts_with = "names")]
         all: bool,
+        /// Series and flavors, for example `6.1-rt 7.0-cloud`, from all releases
+        names: Vec<String>,
     },
+    /// Try the capture on every kernel that was fetched, and write docs/compatibility.md
+    Compat,
     /// Install what is missing, build with optimisation and run `landfall demo`
     Demo {
         /// Options of `landfall demo`
@@ -102,8 +108,12 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Wrap { paths } => wrap::run(&paths),
         Task::Deny => deny::run(),
         Task::Errors => errors::run(),
-        Task::GuestKernels { all: true } => guest_kernels::run(guest_kernels::Which::All),
-        Task::GuestKernels { all: false } => guest_kernels::run(guest_kernels::Which::Ci),
+        Task::GuestKernels { all, names } => guest_kernels::run(&match (all, names.is_empty()) {
+            (true, _) => Which::All,
+            (false, true) => Which::Ci,
+            (false, false) => Which::Named(names),
+        }),
+        Task::Compat => compat::run(),
         Task::Demo { options } => demo::run(&options),
         Task::Bench { options } => bench_entry::run(&options),
     }

@@ -182,8 +182,11 @@ __attribute__((noinline)) __u32 blocks_begin(__u32 target, __u64 sector, __u64 b
 	struct span span = {};
 	__u32 words = sky_span(&span, target, sector, bytes), i;
 
+	if (!words)
+		return 0;
+	/* A constant limit: with another one 6.1's verifier follows the loop until it gives up. */
 	if (words <= WORDS_INLINE) {
-		for (i = 0; i < words; i++)
+		for (i = 0; i < WORDS_INLINE; i++)
 			if (begin_step(i, &span))
 				break;
 	} else if (HAS_LOOP) {
@@ -198,8 +201,11 @@ __attribute__((noinline)) __u32 blocks_end(__u32 target, __u64 sector, __u64 byt
 	struct span span = {};
 	__u32 words = sky_span(&span, target, sector, bytes), i;
 
+	if (!words)
+		return 0;
+	/* A constant limit: with another one 6.1's verifier follows the loop until it gives up. */
 	if (words <= WORDS_INLINE) {
-		for (i = 0; i < words; i++)
+		for (i = 0; i < WORDS_INLINE; i++)
 			if (end_step(i, &span))
 				break;
 	} else if (HAS_LOOP) {

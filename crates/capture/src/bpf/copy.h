@@ -139,7 +139,8 @@ static __always_inline void capture_bytes(struct control *ctl, struct bio *bio, 
 	position = reserve(need, target);
 	if (position == NO_PLACE)
 		return;
-	job->vectors = (__u64)bio->bi_io_vec;
+	/* Read, not dereferenced: to 6.1's verifier it would be a pointer, of which it refuses sums. */
+	job->vectors = (__u64)BPF_CORE_READ(bio, bi_io_vec);
 	job->vectors += (__u64)bio->bi_iter.bi_idx * bpf_core_type_size(struct bio_vec);
 	job->vector_skip = bio->bi_iter.bi_bvec_done;
 	job->vector_left = 0;

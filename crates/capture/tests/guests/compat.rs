@@ -45,7 +45,7 @@ impl Row {
             let cell = match self.verdicts.get(column) {
                 Some(Verdict::Equal { .. }) => "identical".to_owned(),
                 Some(Verdict::Refused(why)) => format!("refused: {why}"),
-                Some(Verdict::Lost(why)) => format!("**lost: {why}**"),
+                Some(Verdict::Marked(why)) => format!("bitmap: {why}"),
                 Some(Verdict::Differs { at }) => format!("**differs at {at}**"),
                 None => "–".to_owned(),
             };
@@ -75,7 +75,8 @@ kernel of Debian, as its package has it. The agent's programs were loaded there,
 a disk was captured under four loads: raw writes of all sizes and alignments, and files made, changed,
 moved and deleted on three file systems, with trims. *Identical*: the replay of the captured writes is
 the disk, byte for byte (what was discarded and not written again is left out, T-23), and nothing was
-missed. *Refused*: the agent says that it can't capture bytes there, and why.
+missed. *Bitmap*: no bytes are captured there, for the reason that is named, and every block that was
+written has its bit. *Refused*: the agent says that it can't do either there, and why.
 
 CI repeats this for the newest kernels of two series; the others are as of the last run of the command.
 
@@ -104,11 +105,11 @@ fn a_row_says_what_happened() {
         release: "6.1.0-56-cloud-amd64".to_owned(),
         verdicts: vec![
             Verdict::Equal { bytes: 1, records: 1 },
-            Verdict::Lost("hook-missed".to_owned()),
+            Verdict::Marked("no-data-mode".to_owned()),
         ],
     };
     let expected =
-        "| 6.1 | cloud | 6.1.0-56-cloud-amd64 | identical | **lost: hook-missed** | – | – |\n";
+        "| 6.1 | cloud | 6.1.0-56-cloud-amd64 | identical | bitmap: no-data-mode | – | – |\n";
     assert_eq!(row.line(), expected);
     assert!(page(&[row]).ends_with(expected));
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use landfall_capture::{
-    AlignedBuffer, Capture, CaptureError, Captured, CapturedKind, Options, Quiet, State, Target,
+    AlignedBuffer, Capture, CaptureError, Captured, CapturedKind, Dirty, Fallback, Mode, Options,
+    Target,
 };
 use landfall_types::DiskIndex;
 
@@ -31,14 +32,15 @@ fn replay() {
 
 fn perform(device: &Path) -> Verdict {
     let target = Target { disk: DISK, path: device.to_owned() };
-    let capture = match Capture::start(&[target], Options::default()) {
+    let options = Options { fallback: Fallback::Bitmap, ..Options::default() };
+    let capture = match Capture::start(&[target], options) {
         Ok(capture) => capture,
         Err(error @ (CaptureError::Kernel { .. } | CaptureError::Disk { .. })) => {
             return Verdict::Refused(error.to_string());
         }
         Err(error) => panic!("{error:?}"),
     };
-    assert_eq!(capture.barrier(BARRIER_MAX).unwrap(), Quiet::Seen, "nothing writes to it yet");
+    capture.barrier(BARRIER_MAX).unwrap();
     let mut replica = Replica::copy_of(device, capture.disks()[0].1.geometry.size_bytes);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -57,14 +59,24 @@ fn perform(device: &Path) -> Verdict {
             let _more = capture.wait_readable(Duration::from_millis(20));
         }
     });
-    if let State::Lost(loss) = capture.state() {
-        return Verdict::Lost(loss.reason.code().to_owned());
-    }
-    let counters = capture.counters(DISK);
-    println!("{counters:?}");
-    match replica.first_difference(device) {
-        None => Verdict::Equal { bytes: counters.bytes, records: replica.records },
-        Some(at) => Verdict::Differs { at },
+    println!("{:?}", capture.counters(DISK));
+    let different = replica.differences(device);
+    match (capture.mode(DISK), different.first()) {
+        (Mode::Data, None) => {
+            Verdict::Equal { bytes: capture.counters(DISK).bytes, records: replica.records }
+        }
+        (Mode::Data, Some(&at)) => Verdict::Differs { at },
+        (Mode::Bitmap(why), _) => {
+            let marked = capture.marked(DISK);
+            let is_marked = |at: u64| match &marked {
+                Dirty::Everything(_) => true,
+                Dirty::Ranges(ranges) => ranges.iter().any(|r| (r.start..r.end).contains(&at)),
+            };
+            match different.iter().find(|&&at| !is_marked(at)) {
+                None => Verdict::Marked(why.code().to_owned()),
+                Some(&at) => Verdict::Differs { at },
+            }
+        }
     }
 }
 
@@ -80,8 +92,8 @@ impl Drop for EndFlag<'_> {
 struct Replica {
     file: File,
     size: u64,
-    /// Given up by a discard and not written since: start → end. What it reads as depends on the
-    /// disk (trap T-23).
+    /// Not written since it was given up by a discard, where what it reads as depends on the disk
+    /// (trap T-23), or since the capture has said that it has to be read again: start → end.
     undefined: BTreeMap<u64, u64>,
     records: u64,
 }
@@ -117,10 +129,9 @@ impl Replica {
             CapturedKind::Zero => {
                 self.file.write_all_at(&vec![0; record.length as usize], start).unwrap();
             }
-            CapturedKind::Discard => {
+            CapturedKind::Discard | CapturedKind::Failed => {
                 self.undefined.insert(start, end);
             }
-            CapturedKind::Failed => panic!("no write fails in this test"),
         }
     }
 
@@ -143,20 +154,24 @@ impl Replica {
         }
     }
 
-    /// The first defined byte in which the disk differs.
-    fn first_difference(&self, device: &Path) -> Option<u64> {
-        let mut first = None;
+    /// Of each sector in which the disk differs, the first defined byte.
+    fn differences(&self, device: &Path) -> Vec<u64> {
+        let mut found = Vec::new();
         let mut mine = vec![0; CHUNK as usize];
         for_each_chunk(device, self.size, |at, bytes| {
             let mine = &mut mine[..bytes.len()];
             self.file.read_exact_at(mine, at).unwrap();
-            if first.is_none() && mine != bytes {
-                let differing = bytes.iter().zip(mine.iter()).enumerate();
-                let mut places = differing.filter(|(_, (a, b))| a != b).map(|(n, _)| at + n as u64);
-                first = places.find(|&place| !self.is_undefined(place));
+            if mine == bytes {
+                return;
+            }
+            for (sector, (theirs, mine)) in bytes.chunks(512).zip(mine.chunks(512)).enumerate() {
+                let place = at + sector as u64 * 512;
+                let differs = theirs.iter().zip(mine).position(|(a, b)| a != b);
+                found.extend(differs.map(|byte| place + byte as u64));
             }
         });
-        first
+        found.retain(|&place| !self.is_undefined(place));
+        found
     }
 
     fn is_undefined(&self, place: u64) -> bool {

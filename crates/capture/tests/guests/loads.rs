@@ -3,10 +3,12 @@
 use landfall_guest::{Guest, Kernel, Spec};
 
 pub(crate) const MIB: u64 = 1 << 20;
+/// A limit for the slowest step on an emulated processor of a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// A guest with what the loads need.
 pub(crate) fn spec(kernel: Kernel) -> Spec {
-    Spec::new(kernel).memory_mib(1024).this_test().modules(["loop"]).programs([
+    Spec::new(kernel).memory_mib(1024).patience(PATIENCE).this_test().modules(["loop"]).programs([
         "blkdiscard",
         "fstrim",
         "fallocate",

@@ -12,8 +12,9 @@ pub(crate) enum Verdict {
     Equal { bytes: u64, records: u64 },
     /// Capture did not begin, and said why.
     Refused(String),
-    /// Capture ended, and said why.
-    Lost(String),
+    /// Bytes were not captured, or not to the end, and this is why; every byte in which the replay
+    /// differs has its bit in the bitmap.
+    Marked(String),
     /// The worst: nobody noticed.
     Differs { at: u64 },
 }
@@ -25,7 +26,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Equal { bytes, records } => write!(f, "{HEAD}equal {bytes} {records}"),
             Self::Refused(why) => write!(f, "{HEAD}refused {why}"),
-            Self::Lost(why) => write!(f, "{HEAD}lost {why}"),
+            Self::Marked(why) => write!(f, "{HEAD}marked {why}"),
             Self::Differs { at } => write!(f, "{HEAD}differs {at}"),
         }
     }
@@ -43,7 +44,7 @@ impl FromStr for Verdict {
                 Ok(Self::Equal { bytes: number(bytes)?, records: number(records)? })
             }
             "refused" => Ok(Self::Refused(rest.to_owned())),
-            "lost" => Ok(Self::Lost(rest.to_owned())),
+            "marked" => Ok(Self::Marked(rest.to_owned())),
             "differs" => Ok(Self::Differs { at: number(rest)? }),
             _ => Err(()),
         }
@@ -73,7 +74,7 @@ impl Verdict {
 
     /// Noticed: the agent knows that it has to compare.
     pub(crate) fn assert_noticed(&self) {
-        assert!(matches!(self, Self::Refused(_) | Self::Lost(_)), "{self}");
+        assert!(matches!(self, Self::Refused(_) | Self::Marked(_)), "{self}");
     }
 }
 
@@ -82,7 +83,7 @@ fn verdicts_leave_the_guest_as_they_are() {
     let all = [
         Verdict::Equal { bytes: 5, records: 1 },
         Verdict::Refused("Linux 5.17 or newer is needed".to_owned()),
-        Verdict::Lost("write-beside-hook".to_owned()),
+        Verdict::Marked("write-beside-hook".to_owned()),
         Verdict::Differs { at: 7 },
     ];
     for verdict in all {
