@@ -1,4 +1,4 @@
-//! Writes the table of kernels, docs/compatibility.md, from what a test finds in their guests.
+//! Writes the table of kernels from what a test finds in their guests.
 
 use anyhow::Result;
 
@@ -11,7 +11,8 @@ use crate::process;
 /// captured is no error: the table says it.
 pub(crate) fn run() -> Result<()> {
     let page = process::root().join("docs/compatibility.md");
-    let mut command = process::cargo(&["test", "--package", "landfall-capture", "--test", "guests"]);
+    let mut command =
+        process::cargo(&["test", "--package", "landfall-capture", "--test", "guests"]);
     command.args(["--", "--ignored", "--exact", "compat::write_the_table", "--nocapture"]);
     process::run(command.env("LANDFALL_COMPATIBILITY", page))
 }

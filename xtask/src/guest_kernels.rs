@@ -35,7 +35,8 @@ pub(crate) enum Which {
 pub(crate) fn run(which: &Which) -> Result<()> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
-    if *which == Which::Ci && landfall_testkit::GUEST_KERNELS.iter().all(|n| is_there(&directory, n))
+    if *which == Which::Ci
+        && landfall_testkit::GUEST_KERNELS.iter().all(|n| is_there(&directory, n))
     {
         return Ok(());
     }
@@ -49,14 +50,13 @@ pub(crate) fn run(which: &Which) -> Result<()> {
             fetch(&apt, &directory, package).with_context(|| package.name.clone())?;
         }
     }
-    if which == Which::Ci {
-        for name in landfall_testkit::GUEST_KERNELS {
-            if !is_there(&directory, name) {
-                println!(
-                    "no kernel {name} on this machine's mirror: tests in its guests are skipped"
-                );
-            }
-        }
+    let expected = match which {
+        Which::All => Vec::new(),
+        Which::Ci => landfall_testkit::GUEST_KERNELS.map(str::to_owned).to_vec(),
+        Which::Named(names) => names.clone(),
+    };
+    for name in expected.iter().filter(|name| !is_there(&directory, name)) {
+        println!("no kernel {name} on this machine's mirror: tests in its guests are skipped");
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ enum Task {
         /// Series and flavors, for example `6.1-rt 7.0-cloud`, from all releases
         names: Vec<String>,
     },
-    /// Try the capture on every kernel that was fetched, and write docs/compatibility.md
+    /// Try the capture on every kernel that was fetched, and write the table of them
     Compat,
     /// Install what is missing, build with optimisation and run `landfall demo`
     Demo {

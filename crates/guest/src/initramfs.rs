@@ -64,8 +64,8 @@ fn skeleton() -> Result<Archive, GuestError> {
         return Err(GuestError::NoProgram("busybox (linked statically)".to_owned()));
     }
     archive.file(Path::new("/busybox"), 0o755, &libraries::content(&busybox)?);
-    // Busybox's shell prefers its own commands over programs of the same name: scripts of a test get
-    // the shell of this machine.
+    // Busybox's shell prefers its own commands over programs of the same name: scripts of a test
+    // get the shell of this machine.
     add_program(&mut archive, &libraries::find("sh")?, Path::new("/usr/bin/sh"))?;
     archive.file(Path::new("/init"), 0o755, INIT);
     archive.file(Path::new("/usr/local/bin/disk"), 0o755, DISK);

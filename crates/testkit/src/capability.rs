@@ -59,11 +59,7 @@ pub const ALL: &[Capability] = &[
         cure: "install the package btrfs-progs; a kernel with btrfs",
         probe: || knows_file_system("btrfs") && runs("mkfs.btrfs"),
     },
-    Capability {
-        name: "sqlite3",
-        cure: "install the package sqlite3",
-        probe: || runs("sqlite3"),
-    },
+    Capability { name: "sqlite3", cure: "install the package sqlite3", probe: || runs("sqlite3") },
     Capability {
         name: "qemu",
         cure: "install the packages qemu-system-x86 and busybox-static",

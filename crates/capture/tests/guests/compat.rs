@@ -70,15 +70,18 @@ fn page(rows: &[Row]) -> String {
 
 const HEAD: &str = "# Kernels that bytes can be captured on
 
-Made by `cargo xtask compat`, not by hand: each line is a guest in QEMU (x86-64, virtio disk) with that
-kernel of Debian, as its package has it. The agent's programs were loaded there, the self-test ran, and
-a disk was captured under four loads: raw writes of all sizes and alignments, and files made, changed,
-moved and deleted on three file systems, with trims. *Identical*: the replay of the captured writes is
-the disk, byte for byte (what was discarded and not written again is left out, T-23), and nothing was
-missed. *Bitmap*: no bytes are captured there, for the reason that is named, and every block that was
-written has its bit. *Refused*: the agent says that it can't do either there, and why.
+Made by `cargo xtask compat`, not by hand: each line is a guest in QEMU (x86-64, virtio disk) with
+that kernel of Debian, as its package has it. The agent's programs were loaded there, the self-test
+ran, and a disk was captured under four loads: raw writes of many sizes and alignments, and files
+made, changed, moved and deleted on three file systems, with trims.
 
-CI repeats this for the newest kernels of two series; the others are as of the last run of the command.
+* *Identical*: the replay of the captured writes is the disk, byte for byte. What was discarded and
+  not written again is left out (T-23).
+* *Bitmap*: no bytes are captured there, for the reason that is named, and every block that was
+  written has its bit.
+* *Refused*: the agent says that it can't do either there, and why.
+
+CI repeats this for the newest kernels of two series; the others are as of the command's last run.
 
 ";
 
