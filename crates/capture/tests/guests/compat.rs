@@ -1,4 +1,4 @@
-//! The table of kernels, docs/compatibility.md: made here, by `cargo xtask compat`, not by hand.
+//! The table of kernels: made here, by `cargo xtask compat`, not by hand.
 
 use std::fmt::Write as _;
 
