@@ -169,7 +169,7 @@ impl Dir for FsDir {
 
 /// What a power cut can tear on the disk under a file system: its *physical* sector. A disk with
 /// 4096-byte sectors that emulates 512 rewrites all of a sector to change an eighth of it.
-fn physical_sector_bytes(device: u64) -> u32 {
+pub(crate) fn physical_sector_bytes(device: u64) -> u32 {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let base = format!("/sys/dev/block/{major}:{minor}");
     // A partition has no queue of its own: its disk, one level up, has.

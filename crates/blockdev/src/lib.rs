@@ -25,6 +25,7 @@ mod disk_file;
 mod error;
 mod file_device;
 mod fs_dir;
+mod overlay;
 mod raw;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
@@ -36,5 +37,6 @@ pub use disk_file::DiskFile;
 pub use error::{Action, DeviceError};
 pub use file_device::{FileDevice, OpenMode};
 pub use fs_dir::FsDir;
+pub use overlay::OverlayDir;
 
 use error::range_check;

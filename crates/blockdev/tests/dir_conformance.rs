@@ -2,7 +2,7 @@
 //! what it runs on.
 
 use landfall_blockdev::sim::SimMedium;
-use landfall_blockdev::{AlignedBuf, DeviceError, Dir, FsDir, NAME_BYTES_MAX};
+use landfall_blockdev::{AlignedBuf, DeviceError, Dir, FsDir, NAME_BYTES_MAX, OverlayDir};
 use std::sync::Arc;
 
 fn suite(dir: &dyn Dir) {
@@ -174,6 +174,36 @@ fn fs_dir_conforms() {
     assert!(nested.free_bytes().expect("statvfs").is_some_and(|bytes| bytes > 0));
     assert!([512, 4096].contains(&nested.sector_bytes()));
     assert!(matches!(FsDir::open(temp.path().join("none")), Err(DeviceError::NotFound { .. })));
+}
+
+/// A directory that is only looked at behaves as one that is written, and stays as it was.
+#[test]
+fn overlay_dir_conforms_and_changes_nothing() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    suite(&OverlayDir::open(temp.path()).expect("open"));
+    let beneath = FsDir::open(temp.path()).expect("open");
+    assert!(
+        beneath.list().expect("list").is_empty() && beneath.list_subdirs().expect("").is_empty()
+    );
+    let file = beneath.create("kept").expect("create");
+    file.write_at(0, &[7; 10_000]).expect("write");
+    beneath.subdir("sub").and_then(|sub| sub.create("inner")).expect("create");
+    let over = OverlayDir::open(temp.path()).expect("open");
+    let kept = over.open("kept").expect("open");
+    kept.write_at(4000, &[9; 200]).expect("write");
+    kept.set_len(4500).and_then(|()| kept.set_len(12_000)).expect("cut and extend");
+    let mut found = vec![1; 12_000];
+    over.open("kept").and_then(|again| again.read_at(0, &mut found)).expect("read");
+    let expected = [&[7; 4000][..], &[9; 200], &[7; 300], &[0; 7500]].concat();
+    assert!(found == expected);
+    over.remove("kept").expect("remove");
+    over.subdir("sub").and_then(|sub| sub.remove("inner")).expect("remove");
+    over.remove_subdir("sub").expect("remove");
+    assert!(over.list().expect("list").is_empty() && over.list_subdirs().expect("").is_empty());
+    let mut found = vec![0; 10_000];
+    beneath.open("kept").and_then(|file| file.read_at(0, &mut found)).expect("read");
+    assert!(found == [7; 10_000], "what lies beneath is as it was");
+    assert_eq!(beneath.list_subdirs().expect("list"), ["sub"]);
 }
 
 /// A symbolic link in a log's directory must not lead its writer elsewhere.

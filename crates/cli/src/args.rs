@@ -4,6 +4,7 @@ mod machine;
 mod point;
 mod roles;
 mod values;
+mod vault;
 
 pub(crate) use machine::{
     ChangePointArgs, DivergenceArgs, FailoverArgs, JobsArgs, JobsCommand, MachineArgs, MarkArgs,
@@ -13,6 +14,8 @@ pub(crate) use roles::{
     AgentArgs, DiskClientArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs,
     ServerArgs, ServerCommand,
 };
+
+pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, VaultCommand, VolumeArgs};
 
 use crate::output::Format;
 use clap::{Parser, Subcommand};
@@ -91,6 +94,9 @@ pub(crate) enum Command {
     /// Look into a retention journal on this machine
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Look into a retention volume on this machine, without its master target; export disks
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// See the whole cycle: protect, test, disaster, failover, reprotect, failback (as root)
     #[command(after_help = DEMO_HELP)]
     Demo(landfall_demo::DemoOptions),

@@ -8,6 +8,7 @@ mod machine;
 mod point;
 mod roles;
 mod status;
+mod vault;
 
 use crate::args::{Cli, Command};
 use crate::exit::Status;
@@ -67,6 +68,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Disable(args) => machine::disable(&remote()?, args).await,
         Command::Jobs(args) => job::jobs(&remote()?, args).await,
         Command::Journal(command) => journal::journal(&command, format),
+        Command::Vault(command) => {
+            // Reads and writes files for minutes: not on a thread that serves others.
+            tokio::task::block_in_place(|| vault::vault(&command, format))
+        }
         Command::Demo(options) => demo::demo(&options, format).await,
         Command::DemoWorkload(options) => Ok(landfall_demo::run_workload(options).await?),
     }

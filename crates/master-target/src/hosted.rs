@@ -38,6 +38,8 @@ pub(crate) struct Hosted {
     pub(crate) reverse: tokio::sync::Mutex<Option<Arc<Reverse>>>,
     /// A fold runs in the background.
     pub(crate) folding: AtomicBool,
+    /// A scrub runs in the background.
+    pub(crate) scrubbing: AtomicBool,
     /// Divergence never changes once it is entered: looked at once.
     divergence: Mutex<HashMap<String, DivergenceStatus>>,
 }
@@ -57,6 +59,7 @@ impl Hosted {
             image_durable: tokio::sync::Mutex::new(0),
             reverse: tokio::sync::Mutex::new(None),
             folding: AtomicBool::new(false),
+            scrubbing: AtomicBool::new(false),
             divergence: Mutex::new(HashMap::new()),
         }
     }

@@ -43,7 +43,7 @@ mod target;
 pub use disks::DiskListener;
 pub use exports::TargetExports;
 pub use orders::Handler;
-pub use retention_volume::{RetentionUnfit, check_retention_volume};
+pub use retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 pub use reverse::ReverseStarter;
 pub use service::{MasterTargetConfig, MasterTargetError, run};
 pub use sink::Sink;

@@ -1,9 +1,11 @@
 //! What must always hold and nobody orders: folds that were cut off are ended, committed forks and
-//! expired records are folded, what could not be opened is tried again.
+//! expired records are folded, what is kept is read again from time to time, what could not be
+//! opened is tried again.
 
 use crate::errors;
 use crate::hosted::Hosted;
 use crate::pace::Pace;
+use crate::reverse::wall_time_ns;
 use crate::target::Target;
 use landfall_volume::{Due, DueCause, FoldError};
 use std::sync::Arc;
@@ -15,6 +17,13 @@ use tokio_util::sync::CancellationToken;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Looks between two attempts to open what could not be opened.
 const RETRY_EVERY: u32 = 5;
+/// Looks between two questions whether a scrub is due, or can go on.
+const SCRUB_EVERY: u32 = 30;
+/// From the end of a scrub to the next one: shorter than the time in which a second copy of the
+/// same block is likely to rot.
+const SCRUB_INTERVAL_S: u64 = 7 * 24 * 3600;
+/// Bytes a second that one replica's scrub reads at most.
+const SCRUB_BYTES_PER_S: u64 = 32 << 20;
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
@@ -29,6 +38,9 @@ pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
         for hosted in target.all() {
             let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             fold(&hosted, now_ms, target.options.fold_bytes_per_s, &shutdown).await;
+        }
+        if look % SCRUB_EVERY == 0 {
+            target.all().iter().for_each(|hosted| scrub(hosted, &shutdown));
         }
         if look % RETRY_EVERY == 0 {
             target.retry_problems().await;
@@ -81,4 +93,40 @@ fn ended(hosted: &Hosted, folded: Result<(Due, u64), FoldError>) {
 fn failed(hosted: &Hosted, error: &FoldError) {
     let (replica, error) = (hosted.replica.id(), errors::chain(error));
     tracing::error!(%replica, error, "the image can't be folded");
+}
+
+/// Starts a scrub where one is due and none runs, or goes on with one that was stopped.
+fn scrub(hosted: &Arc<Hosted>, shutdown: &CancellationToken) {
+    let now_s = wall_time_ns() / 1_000_000_000;
+    let Ok((last, running)) = hosted.replica.scrub_reports() else { return };
+    let fresh = last.and_then(|report| report.finished_s).is_some_and(|finished| {
+        // A clock that was set back makes it due.
+        finished <= now_s && now_s - finished < SCRUB_INTERVAL_S
+    });
+    if (fresh && running.is_none()) || hosted.scrubbing.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (hosted, shutdown) = (Arc::clone(hosted), shutdown.clone());
+    tokio::spawn(async move {
+        let held = Arc::clone(&hosted);
+        let scrubbed = hosted.with(move |replica| {
+            let pace = Pace::new(Some(SCRUB_BYTES_PER_S), || held.activity(), shutdown);
+            replica.scrub(&pace, now_s)
+        });
+        let replica = hosted.replica.id();
+        match scrubbed.await {
+            Ok(report) if !report.rot.is_empty() => {
+                tracing::error!(%replica, code = "corrupt", rot = ?report.rot, "data has rotted");
+            }
+            Ok(report) if report.finished_s.is_some() => {
+                tracing::info!(%replica, ?report, "all that is kept is what was written");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = errors::chain(&error);
+                tracing::error!(%replica, error, "what is kept can't be read");
+            }
+        }
+        hosted.scrubbing.store(false, Ordering::Release);
+    });
 }

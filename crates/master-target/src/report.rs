@@ -86,8 +86,13 @@ fn api_point(point: landfall_volume::Point) -> resource::Point {
 }
 
 pub(crate) fn api_points(choices: Choices) -> resource::Points {
+    let corrupt = choices.corrupt;
+    let point = |point: landfall_volume::Point| {
+        let rotten = corrupt.iter().any(|(first, last)| (*first..=*last).contains(&point.lsn));
+        resource::Point { corrupt: rotten, ..api_point(point) }
+    };
     resource::Points {
-        points: choices.points.into_iter().map(api_point).collect(),
+        points: choices.points.into_iter().map(point).collect(),
         legal: choices.legal,
     }
 }

@@ -121,7 +121,7 @@ pub fn check_retention_volume(retention: &Path, state: &Path) -> Result<(), Rete
 ///
 /// # Errors
 /// [`RetentionUnfit::InUse`], [`RetentionUnfit::Unreadable`].
-pub(crate) fn claim_retention_volume(retention: &Path) -> Result<File, RetentionUnfit> {
+pub fn claim_retention_volume(retention: &Path) -> Result<File, RetentionUnfit> {
     let unreadable =
         |source: io::Error| RetentionUnfit::Unreadable { path: retention.to_owned(), source };
     let claim = File::open(retention).map_err(unreadable)?;

@@ -1,5 +1,6 @@
 //! What a replica knows durably beside its logs and images: the body of its superblock.
 
+use crate::replica::ScrubReport;
 use crate::timeline::Point;
 use crate::tree::LogNode;
 use landfall_types::{
@@ -194,6 +195,37 @@ pub(crate) struct UndoEntry {
     pub(crate) geometry: Vec<(DiskIndex, DiskGeometry)>,
 }
 
+/// Where a scrub goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ScrubPlace {
+    /// In a log, behind this record.
+    Log {
+        /// Which.
+        log: LogId,
+        /// Its last record that was looked at.
+        after: Lsn,
+    },
+    /// In an image.
+    Image {
+        /// Which disk.
+        disk: DiskIndex,
+        /// First byte that was not looked at.
+        offset: u64,
+    },
+}
+
+/// A scrub and the one before.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ScrubState {
+    /// None: a new one begins.
+    pub(crate) place: Option<ScrubPlace>,
+    /// What it has seen up to there.
+    pub(crate) so_far: ScrubReport,
+    /// The last one that came to its end.
+    pub(crate) last: Option<ScrubReport>,
+}
+
 /// How far a fold has durably come: everything before it, in the order of disks and offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct FoldMark {
@@ -245,6 +277,13 @@ pub(crate) struct Body {
     /// Checkpoint of that fold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fold_done: Option<FoldMark>,
+    /// The disks were in other hands when the log ended here: what was compared before counts for
+    /// nothing (trap T-15).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) doubt: Option<Lsn>,
+    /// How far the scrub has come, and what it has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scrub: Option<ScrubState>,
     /// Positions before it can't be chosen any more: the fork of the last commit (design section
     /// 1).
     pub(crate) points_from: Lsn,

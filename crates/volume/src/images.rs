@@ -1,5 +1,11 @@
 //! Where images come from: real files and devices, or simulated ones in tests.
 
+mod qcow2;
+mod read_only;
+
+pub use qcow2::{Qcow2Device, Qcow2Space};
+pub use read_only::ReadOnlyImages;
+
 use crate::body::ImageOwner;
 use landfall_blockdev::{BlockDevice, DeviceError, FileDevice, OpenMode};
 use landfall_types::DiskGeometry;
@@ -32,7 +38,12 @@ pub trait Images: Send + Sync + fmt::Debug {
     fn remove(&self, path: &str) -> Result<(), DeviceError>;
 }
 
-/// Raw files and block devices of this machine.
+/// True for the name of a qcow2 file: `….qcow2`.
+fn is_qcow2(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "qcow2")
+}
+
+/// Raw files, qcow2 files (by their name, `….qcow2`) and block devices of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FsImages;
 
@@ -42,7 +53,11 @@ impl Images for FsImages {
             ImageOwner::Ours => OpenMode::ReadWrite,
             ImageOwner::Foreign => OpenMode::Exclusive,
         };
-        Ok(Arc::new(FileDevice::open(Path::new(path), mode)?))
+        let path = Path::new(path);
+        if is_qcow2(path) {
+            return Ok(Arc::new(Qcow2Device::open(path, mode)?));
+        }
+        Ok(Arc::new(FileDevice::open(path, mode)?))
     }
 
     fn create(&self, path: &str, geometry: DiskGeometry) -> Result<(), DeviceError> {
@@ -50,9 +65,15 @@ impl Images for FsImages {
             if let Some(folder) = Path::new(path).parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            let file = std::fs::File::create(path)?;
-            file.set_len(geometry.size_bytes)?;
-            file.sync_all()?;
+            if is_qcow2(Path::new(path)) {
+                let made =
+                    Qcow2Device::create(Path::new(path), geometry.size_bytes, Qcow2Space::Mapped);
+                made.map_err(std::io::Error::other)?;
+            } else {
+                let file = std::fs::File::create(path)?;
+                file.set_len(geometry.size_bytes)?;
+                file.sync_all()?;
+            }
             if let Some(folder) = Path::new(path).parent() {
                 std::fs::File::open(folder)?.sync_all()?;
             }
@@ -63,6 +84,10 @@ impl Images for FsImages {
 
     fn grow(&self, path: &str, size_bytes: u64) -> Result<(), DeviceError> {
         let done = || {
+            if is_qcow2(Path::new(path)) {
+                // Its tables would have to grow in a way that a power cut can tear.
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
             let file = std::fs::File::options().write(true).open(path)?;
             if file.metadata()?.len() < size_bytes {
                 file.set_len(size_bytes)?;

@@ -33,6 +33,7 @@
 
 mod body;
 mod error;
+mod export;
 mod frame;
 mod images;
 mod index;
@@ -41,6 +42,7 @@ mod medium;
 mod replica;
 mod retention;
 mod store;
+mod sums;
 mod sync;
 mod timeline;
 mod tree;
@@ -51,15 +53,16 @@ pub use body::{
     ReplicaDisk, Role,
 };
 pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, StorageError};
-pub use images::{FsImages, Images};
+pub use export::{DiskContent, ExportError, Exported, export, verify_export};
+pub use images::{FsImages, Images, Qcow2Device, Qcow2Space, ReadOnlyImages};
 pub use index::{IndexOptions, IndexPool};
 pub use line::{AppliedLog, BranchLog, Newest};
 pub use replica::{
-    Branch, BranchStatus, Choices, DivergenceStatus, Due, DueCause, Estimate, FoldPace,
+    Branch, BranchStatus, Choices, Corrupt, DivergenceStatus, Due, DueCause, Estimate, FoldPace,
     FoldProgress, Frame, Hold, HoldKind, ImagePiece, IndexReader, IndexStatus, NewAuthority,
     NewTestBranch, OLD_DISKS, OldContent, PointsStatus, Released, Replica, ReplicaConfig,
-    ReplicaStatus, Standing, Unpaced, View, branch_incarnation,
+    ReplicaStatus, Rot, ScrubReport, Standing, Unpaced, View, branch_incarnation,
 };
 pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};
-pub use vault::Vault;
+pub use vault::{ReplicaSummary, Vault};

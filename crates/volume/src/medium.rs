@@ -2,6 +2,7 @@
 
 use crate::error::{ContentError, StorageError};
 use crate::index::{Floor, Held, IndexPool, LogIndex, Scene};
+use crate::sums::{BLOCK_BYTES, Sums};
 use crate::sync::{lock, read, write};
 use bytes::Bytes;
 use landfall_blockdev::{BlockDevice, Dir};
@@ -15,12 +16,18 @@ use std::sync::{Arc, Mutex, RwLock};
 /// neighbors come in a row.
 const PAYLOADS_KEPT: usize = 16;
 
+/// Times that a block is read before it counts as rotten.
+const CHECK_TRIES: u32 = 3;
+
 /// Place of a log in a [`Medium`]'s table: keeps the extents small.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Slot(u16);
 
 /// Sizes and sectors of all disks, at one position.
 pub(crate) type Geometries = BTreeMap<DiskIndex, DiskGeometry>;
+
+/// The checksums of the images.
+pub(crate) type AllSums = BTreeMap<DiskIndex, Arc<Sums>>;
 
 type Devices = BTreeMap<DiskIndex, Arc<dyn BlockDevice>>;
 
@@ -30,6 +37,7 @@ pub(crate) struct Medium {
     logs: RwLock<Vec<Option<Arc<LogIndex>>>>,
     /// None once the images were handed over.
     devices: RwLock<Option<Arc<Devices>>>,
+    sums: RwLock<Arc<AllSums>>,
     /// Held for reading while content is read, for writing while the floor rises and logs are
     /// trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
@@ -46,6 +54,7 @@ impl Medium {
         Self {
             logs: RwLock::default(),
             devices: RwLock::default(),
+            sums: RwLock::default(),
             trims: RwLock::default(),
             payloads: Mutex::default(),
             pool,
@@ -86,6 +95,16 @@ impl Medium {
     /// Hands the images in.
     pub(crate) fn set_devices(&self, devices: Option<Devices>) {
         *write(&self.devices) = devices.map(Arc::new);
+    }
+
+    /// Hands the images' checksums in.
+    pub(crate) fn set_sums(&self, sums: AllSums) {
+        *write(&self.sums) = Arc::new(sums);
+    }
+
+    /// The images' checksums.
+    pub(crate) fn sums(&self) -> Arc<AllSums> {
+        Arc::clone(&read(&self.sums))
     }
 
     /// The images.
@@ -183,8 +202,12 @@ impl Medium {
         if inside.is_empty() {
             return Ok(());
         }
-        device.read_at(offset, inside).map_err(StorageError::device("read image"))?;
-        Ok(())
+        match self.sums().get(&disk) {
+            Some(sums) => Ok(read_checked(disk, &**device, sums, offset, inside)?),
+            None => {
+                Ok(device.read_at(offset, inside).map_err(StorageError::device("read image"))?)
+            }
+        }
     }
 }
 
@@ -217,6 +240,41 @@ pub(crate) fn zeroes(scene: &Scene, disk: DiskIndex, range: ByteRange) -> Vec<(B
         }
     }
     out
+}
+
+/// Reads from an image, and compares the blocks with their checksums: rot is never served (promise
+/// P5).
+fn read_checked(
+    disk: DiskIndex,
+    device: &dyn BlockDevice,
+    sums: &Sums,
+    offset: u64,
+    out: &mut [u8],
+) -> Result<(), StorageError> {
+    let first = offset / BLOCK_BYTES;
+    let start = first * BLOCK_BYTES;
+    let end = (offset + out.len() as u64).next_multiple_of(BLOCK_BYTES).min(device.size());
+    let in_memory = |bytes: u64| usize::try_from(bytes).expect("hardly more than the buffer");
+    let whole = start == offset && end == offset + out.len() as u64;
+    let mut bounce = if whole { vec![] } else { vec![0; in_memory(end - start)] };
+    let mut wrong = None;
+    // Content and checksum are not read at one moment: a fold can end between the two.
+    for _ in 0..CHECK_TRIES {
+        let content = if whole { &mut *out } else { &mut bounce[..] };
+        device.read_at(start, content).map_err(StorageError::device("read image"))?;
+        wrong = sums.check(first, content)?;
+        if wrong.is_none() {
+            break;
+        }
+    }
+    if let Some(block) = wrong {
+        return Err(StorageError::Rot { disk, offset: block * BLOCK_BYTES });
+    }
+    if !whole {
+        let skip = in_memory(offset - start);
+        out.copy_from_slice(&bounce[skip..skip + out.len()]);
+    }
+    Ok(())
 }
 
 /// The range, if it lies within a disk of this size.

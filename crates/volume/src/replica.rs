@@ -11,6 +11,7 @@ mod points;
 mod promote;
 mod release;
 mod retain;
+mod scrub;
 mod status;
 mod undo;
 mod views;
@@ -25,6 +26,7 @@ pub use points::{Hold, HoldKind};
 pub use promote::NewAuthority;
 pub use release::Released;
 pub use retain::{Due, DueCause};
+pub use scrub::{Corrupt, Rot, ScrubReport};
 pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 
@@ -37,6 +39,7 @@ use crate::line::{AppliedLog, BranchLog, Line};
 use crate::medium::Medium;
 use crate::replica::retain::Keeper;
 use crate::store::{Found, Store};
+use crate::sums::Sums;
 use crate::sync::{lock, read, write};
 use crate::tree::LogNode;
 use landfall_blockdev::Dir;
@@ -99,9 +102,9 @@ pub(crate) struct Receiving {
 
 /// A replica. All methods may be called from any thread, and block while they do I/O.
 ///
-/// Locks are taken in the order `folding`, `receiving`, the medium's `trims`, `core`, a branch's
-/// writer, a log's append lock, `keeper`, then any other. A lock that is held for reading is not
-/// taken for reading again: a waiting writer comes first.
+/// Locks are taken in the order `scrubbing`, `folding`, `receiving`, the medium's `trims`, `core`,
+/// a branch's writer, a log's append lock, `keeper`, then any other. A lock that is held for
+/// reading is not taken for reading again: a waiting writer comes first.
 #[derive(Debug)]
 pub struct Replica {
     id: ReplicaId,
@@ -110,6 +113,8 @@ pub struct Replica {
     segment_bytes: u64,
     medium: Arc<Medium>,
     folding: Mutex<()>,
+    /// One scrub at a time.
+    scrubbing: Mutex<()>,
     core: Mutex<Core>,
     /// The replica's log: points are chosen in it, and the image follows it.
     current: RwLock<Arc<Line>>,
@@ -172,6 +177,7 @@ impl Replica {
         let store = Store::create(&*dir, first_body(config, log))?;
         let replica = Self::assemble(dir, images, segment_bytes, store, pool)?;
         replica.medium.set_devices(Some(devices));
+        replica.open_sums()?;
         Ok(replica)
     }
 
@@ -205,6 +211,7 @@ impl Replica {
         if body.role != Role::Released {
             replica.medium.set_devices(Some(open_devices(&*replica.images, &body.disks)?));
         }
+        replica.open_sums()?;
         Ok(Some(replica))
     }
 
@@ -243,6 +250,7 @@ impl Replica {
             segment_bytes,
             medium,
             folding: Mutex::new(()),
+            scrubbing: Mutex::new(()),
             core: Mutex::new(core),
             current: RwLock::new(current),
             receiving: RwLock::new(None),
@@ -255,6 +263,17 @@ impl Replica {
         };
         replica.take_up_role(&body)?;
         Ok(replica)
+    }
+
+    /// Opens the checksums of the images.
+    fn open_sums(&self) -> Result<(), StorageError> {
+        let mut all = BTreeMap::new();
+        for disk in &self.body()?.disks {
+            let name = format!("sums-{}", disk.index);
+            all.insert(disk.index, Arc::new(Sums::open(&*self.dir, &name)?));
+        }
+        self.medium.set_sums(all);
+        Ok(())
     }
 
     /// Gives the logs to those who may append to them, as the durable role says.
@@ -357,6 +376,8 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         folded_marker: None,
         fold_through: None,
         fold_done: None,
+        doubt: None,
+        scrub: None,
         points_from: config.base,
         branches: vec![],
         authority: None,

@@ -83,6 +83,24 @@ impl Timeline {
         Self { windows, stretches: vec![], markers: vec![], geometry: vec![] }
     }
 
+    /// From here on, and before, nothing is a recovery point until an exact window over all disks,
+    /// opened later, has closed: someone may have written the disks beneath (trap T-15).
+    pub(crate) fn doubt(&mut self, disks: &[DiskIndex]) {
+        let window = WindowId(u64::MAX);
+        let open = WindowOpen {
+            window,
+            reason: WindowReason::Requested,
+            mode: WindowMode::Compare,
+            disks: disks.iter().map(|disk| disk.0).collect(),
+            into_image: false,
+        };
+        let close = WindowClose { window, exact: false };
+        for control in [Control::WindowOpen(open), Control::WindowClose(close)] {
+            self.windows.apply(&control).expect("no producer numbers a window so");
+        }
+        self.stretches.clear();
+    }
+
     /// Begins where another forks, at a recovery point: with its marker there, and the sizes that
     /// its records say up to there (trap T-9).
     pub(crate) fn fork(&self, at: Lsn) -> Self {

@@ -1,20 +1,38 @@
 //! The directory on the retention volume: lists its replicas by itself, so that they can be had
 //! without the configuration server.
 
+use crate::body::{ReplicaDisk, Role};
 use crate::error::StorageError;
 use crate::frame::{FrameError, seal, unseal};
 use crate::images::Images;
 use crate::index::{IndexOptions, IndexPool};
 use crate::replica::{Replica, ReplicaConfig};
-use crate::store::Store;
+use crate::store::{Found, Store};
 use landfall_blockdev::Dir;
-use landfall_types::ReplicaId;
+use landfall_types::{Epoch, Lsn, MachineId, ReplicaId};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"LFVAULT1";
 const MANIFEST: &str = "landfall-vault";
 const MANIFEST_NEW: &str = "landfall-vault.new";
 const REPLICA_PREFIX: &str = "replica-";
+
+/// A replica by its superblock alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaSummary {
+    /// Of which machine.
+    pub machine: MachineId,
+    /// Its name.
+    pub machine_name: String,
+    /// Durable role.
+    pub role: Role,
+    /// The epoch in force.
+    pub epoch: Epoch,
+    /// The image's position.
+    pub folded: Lsn,
+    /// The disks.
+    pub disks: Vec<ReplicaDisk>,
+}
 
 /// A retention volume.
 #[derive(Debug)]
@@ -69,6 +87,45 @@ impl Vault {
     #[must_use]
     pub const fn index_pool(&self) -> &Arc<IndexPool> {
         &self.pool
+    }
+
+    /// As [`Vault::open`], of a directory that is one already.
+    ///
+    /// # Errors
+    /// [`StorageError::NoVault`]; as [`Vault::open`].
+    pub fn open_existing(
+        dir: Arc<dyn Dir>,
+        images: Arc<dyn Images>,
+        segment_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        let names = dir.list().map_err(StorageError::device("look for a retention volume"))?;
+        if !names.iter().any(|name| name == MANIFEST) {
+            return Err(StorageError::NoVault);
+        }
+        Self::open(dir, images, segment_bytes)
+    }
+
+    /// What a replica's superblock alone says, also where its logs or images can't be opened.
+    /// `None` when its making never ended.
+    ///
+    /// # Errors
+    /// As [`Vault::open_replica`].
+    pub fn summary(&self, id: ReplicaId) -> Result<Option<ReplicaSummary>, StorageError> {
+        if !self.list()?.contains(&id) {
+            return Err(StorageError::UnknownReplica(id));
+        }
+        let device = StorageError::device("open a replica's directory");
+        let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
+        let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
+        let body = store.body()?;
+        Ok(Some(ReplicaSummary {
+            machine: body.machine,
+            machine_name: body.machine_name.clone(),
+            role: body.role,
+            epoch: body.lineage_in_force().epoch(),
+            folded: body.folded,
+            disks: body.disks.clone(),
+        }))
     }
 
     /// Written under another name first: a cut leaves no manifest, or a whole one.

@@ -70,12 +70,19 @@ fn power_cuts_between_checkpoints() {
     let mut rng = Rng::new(seed("power_cuts_between_checkpoints"));
     let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
-    scattered(&mut rng, &mut producer);
+    for _ in 0..5 {
+        world::record(&mut rng, &mut producer);
+    }
+    world::settle(&mut producer);
     producer.send(&replica);
     medium.root().sync().expect("synced");
     medium.restart_trace();
     replica.fold_paced(producer.lsn(), &Stops(AtomicU64::new(1_000))).expect("folded");
-    let options = CutOptions { exhaustive_max: 3, masks_random: 4, ..CutOptions::QUICK };
+    let quick = CutOptions { exhaustive_max: 2, masks_random: 2, ..CutOptions::QUICK };
+    let thorough = std::env::var_os("LANDFALL_THOROUGH").is_some();
+    let options = if thorough { CutOptions::THOROUGH } else { quick };
+    // A second cut in some of them: all would take too long.
+    let every = if thorough { 1 } else { 150 };
     let mut second = 0;
     for_each_power_cut(&medium.trace(), options, |cut| {
         second += 1;
@@ -87,14 +94,18 @@ fn power_cuts_between_checkpoints() {
             replica
         };
         let replica = check(&cut.medium, &what);
-        // A second cut in some of them: all would take too long.
-        if second % 40 == 0 {
+        if second % every == 0 {
             cut.medium.restart_trace();
         }
         replica.fold_paced(producer.lsn(), &Stops(AtomicU64::new(1_000))).expect("redo");
         assert_same(&read_images(&cut.medium), producer.content(), &what);
-        if second % 40 == 0 {
-            let options = CutOptions { exhaustive_max: 1, masks_random: 1, ..CutOptions::QUICK };
+        if second % every == 0 {
+            let options = CutOptions {
+                exhaustive_max: 1,
+                masks_random: 1,
+                garbage: thorough,
+                ..CutOptions::QUICK
+            };
             for_each_power_cut(&cut.medium.trace(), options, |again| {
                 let what = format!("{what}, then step {} mask {}", again.step, again.mask);
                 let replica = check(&again.medium, &what);

@@ -204,6 +204,8 @@ fn release_and_undo() {
     producer.send(&replica);
     replica.freeze().expect("frozen");
     replica.discard_divergence(&[OLD_DISKS.to_owned()]).expect("by name");
+    // Only then can it be told later that nobody else has written.
+    replica.scrub(&landfall_volume::Unpaced, 1).expect("scrubbed");
     medium.root().sync().expect("synced");
     medium.restart_trace();
     replica.release(producer.lsn(), producer.chain(), epoch(2)).expect("released");

@@ -361,6 +361,8 @@ fn t15_old_disks_stay_untouched_until_discarded_by_name() {
     replica.discard_divergence(&[OLD_DISKS.to_owned()]).expect("by name");
     let wrong = replica.release(end.0, Chain::from_bytes([9; 16]), epoch(2));
     assert!(matches!(wrong, Err(RoleError::OtherPosition { .. })), "another history (T-17)");
+    // Only then can it be told later that nobody else has written.
+    replica.scrub(&landfall_volume::Unpaced, 1).expect("scrubbed");
     let released = replica.release(end.0, end.1, epoch(2)).expect("released");
     assert_eq!(released.disks, ["disk-0", "disk-1"]);
     assert_same(&read_images(&medium), producer.content(), "home's disks");

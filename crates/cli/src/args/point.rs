@@ -2,6 +2,7 @@ use super::values::parse_time;
 use clap::{Args, ValueEnum};
 use landfall_api_types::request::PointChoice;
 use landfall_types::{Lsn, UnixNanos};
+use landfall_volume::PointSelector;
 
 /// Which recovery point (RQ-FO-1).
 #[derive(Clone, Debug, Args)]
@@ -31,6 +32,16 @@ enum Newest {
 }
 
 impl PointArgs {
+    /// In the words of the store; without an option the newest point.
+    pub(crate) fn selector(&self) -> PointSelector {
+        match self.choice() {
+            PointChoice::Latest | PointChoice::LatestProcessed => PointSelector::Newest,
+            PointChoice::Lsn(lsn) => PointSelector::Lsn(lsn),
+            PointChoice::Time(time) => PointSelector::Time(time),
+            PointChoice::Name(name) => PointSelector::Name(name),
+        }
+    }
+
     /// In the words of the API; without an option the newest point.
     pub(crate) fn choice(&self) -> PointChoice {
         if let Some(lsn) = self.at_lsn {

@@ -20,6 +20,9 @@ pub enum StorageError {
     /// No readable superblock: quarantine, never guess.
     #[error("the replica's superblock is damaged: no copy of it can be read")]
     Superblock,
+    /// Not a retention volume.
+    #[error("the directory is no retention volume: it has no manifest")]
+    NoVault,
     /// The vault's manifest is damaged.
     #[error("the manifest of the retention volume is damaged")]
     Manifest,
@@ -28,6 +31,14 @@ pub enum StorageError {
     Version {
         /// What it has.
         found: u16,
+    },
+    /// A block of an image is not what was written.
+    #[error("the block at byte {offset} of disk {disk} is not what was written to its image")]
+    Rot {
+        /// Which disk.
+        disk: DiskIndex,
+        /// Its first byte.
+        offset: u64,
     },
     /// A body that can't be encoded.
     #[error("the superblock can't be encoded")]
@@ -94,10 +105,12 @@ impl StorageError {
             | Self::Manifest
             | Self::UndoDamaged
             | Self::Index(_)
+            | Self::Rot { .. }
             | Self::LogMissing
             | Self::UnknownDisk(_) => Class::Corrupt,
             Self::Version { .. }
             | Self::TooLong(_)
+            | Self::NoVault
             | Self::Poisoned
             | Self::Exists(_)
             | Self::UnknownReplica(_)

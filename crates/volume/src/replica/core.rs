@@ -83,20 +83,27 @@ impl Core {
     ) -> Result<Timeline, StorageError> {
         let levels =
             tree::levels(&body.logs, log, at, body.folded).ok_or(StorageError::LogMissing)?;
+        let disks: Vec<_> = body.disks.iter().map(|disk| disk.index).collect();
+        let mut doubt = body.doubt;
         let mut timeline = match body.base {
             BaseContent::Exact => Timeline::exact(body.folded).with_first(body.folded_point()),
-            BaseContent::Unknown => {
-                Timeline::unknown(&body.disks.iter().map(|disk| disk.index).collect::<Vec<_>>())
-            }
+            BaseContent::Unknown => Timeline::unknown(&disks),
         };
         for level in levels {
             let (log, _) = self.log(level.log)?;
             for (lsn, control) in log.controls() {
                 if level.after < lsn && lsn <= level.through {
+                    if doubt.is_some_and(|doubt| doubt < lsn) {
+                        timeline.doubt(&disks);
+                        doubt = None;
+                    }
                     // Checked when it was appended: what does not fit is not what we wrote.
                     timeline.apply(lsn, &control).map_err(|_| StorageError::LogMissing)?;
                 }
             }
+        }
+        if doubt.is_some_and(|doubt| doubt <= at) {
+            timeline.doubt(&disks);
         }
         Ok(timeline)
     }

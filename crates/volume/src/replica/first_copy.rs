@@ -95,6 +95,10 @@ impl Replica {
             return Err(IngestError::Piece("there are recovery points over the image already"));
         }
         if received.as_ref().is_none_or(|copy| copy.window != piece.window) {
+            // The copy writes beneath what is known of the image; the first scrub takes it anew.
+            for sums in self.medium.sums().values() {
+                sums.reset()?;
+            }
             *received = Some(ImageCopy { window: piece.window, durable_bytes: vec![] });
         }
         let have = received.as_ref().and_then(|copy| {

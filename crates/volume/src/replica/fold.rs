@@ -11,6 +11,7 @@ use landfall_types::Lsn;
 use std::sync::Arc;
 
 mod copy;
+mod edges;
 mod pace;
 mod plan;
 
@@ -38,13 +39,27 @@ impl Replica {
         if body.role == Role::Released || body.undo.is_some() {
             return Ok(None);
         }
-        if let Some(through) = body.fold_through {
-            return Ok(Some(through));
-        }
         let line = self.line();
-        let limit = wanted.min(self.pin(&body)).min(line.settled());
-        let limit = line.with_timeline(|timeline| timeline.newest_legal(body.folded, limit));
-        Ok(limit.filter(|limit| *limit > body.folded))
+        let most = self.pin(&body).min(line.settled());
+        let legal = |through| line.with_timeline(|t| t.newest_legal(body.folded, through));
+        let limit = match body.fold_through {
+            Some(through) => Some(through),
+            None => legal(wanted.min(most)).filter(|limit| *limit > body.folded),
+        };
+        let Some(limit) = limit else { return Ok(None) };
+        // A position that resolves to rot can't become the image: the next one that does not, or
+        // the newest before.
+        let corrupt = self.corrupt()?;
+        let spoiled = |at: Lsn| {
+            corrupt.iter().any(|rot| rot.first <= at && rot.last.is_none_or(|last| at <= last))
+        };
+        if !spoiled(limit) {
+            return Ok(Some(limit));
+        }
+        let before = corrupt.iter().map(|rot| rot.first.prev()).min().and_then(legal);
+        let before = before.filter(|_| body.fold_through.is_none());
+        let other = [legal(most), before].into_iter().flatten();
+        Ok(other.filter(|at| *at > body.horizon()).find(|at| !spoiled(*at)))
     }
 
     /// Moves the image to `to`, then forgets records that nothing needs any more. A fold that was
@@ -63,7 +78,7 @@ impl Replica {
     /// As [`Replica::fold`]; [`FoldError::Stopped`].
     pub fn fold_paced(&self, to: Lsn, pace: &dyn FoldPace) -> Result<u64, FoldError> {
         let _folding = lock(&self.folding);
-        {
+        let fresh = {
             let mut core = lock(&self.core);
             let body = core.store.body()?.clone();
             if body.undo.is_some() {
@@ -76,11 +91,13 @@ impl Replica {
             // Durable before the first block is overwritten: from here on nothing before `to` can
             // be shown, and a restart after a cut must know that the image is a mix until the fold
             // was done again.
+            let fresh = body.fold_through.is_none();
             let goes_on = body.fold_through == Some(to);
             let fold_done = body.fold_done.filter(|_| goes_on);
             core.store.write(Body { fold_through: Some(to), fold_done, ..body })?;
-        }
-        let bytes = self.copy_records(to, pace)?;
+            fresh
+        };
+        let bytes = self.copy_records(to, pace, fresh)?;
         self.end_fold(to)?;
         self.forget(to)?;
         Ok(bytes)
@@ -126,15 +143,21 @@ impl Replica {
     }
 
     /// Writes the records behind the image up to `to` into it, in disk order, and makes it durable.
-    /// Goes on behind the last checkpoint of a fold to the same position that was cut off.
-    pub(super) fn copy_records(&self, to: Lsn, pace: &dyn FoldPace) -> Result<u64, FoldError> {
+    /// Goes on behind the last checkpoint of a fold to the same position that was cut off; `fresh`
+    /// when there was none.
+    pub(super) fn copy_records(
+        &self,
+        to: Lsn,
+        pace: &dyn FoldPace,
+        fresh: bool,
+    ) -> Result<u64, FoldError> {
         let plan = self.plan(to)?;
         let total_bytes = plan.total_bytes();
         let mut mark = self.body()?.fold_done;
         let left = if mark.is_some() { plan.bytes_behind(mark)? } else { total_bytes };
         let done_bytes = total_bytes - left;
         *lock(&self.fold_progress) = Some(FoldProgress { done_bytes, total_bytes });
-        let copied = self.copy_rounds(&plan, &mut mark, pace);
+        let copied = self.copy_rounds(&plan, &mut mark, pace, fresh);
         *lock(&self.fold_progress) = None;
         copied?;
         Ok(total_bytes)
@@ -145,6 +168,7 @@ impl Replica {
         plan: &Plan,
         mark: &mut Option<FoldMark>,
         pace: &dyn FoldPace,
+        fresh: bool,
     ) -> Result<(), FoldError> {
         self.grow_images(plan)?;
         let devices = self.medium.devices()?;
@@ -153,12 +177,21 @@ impl Replica {
                 progress.done_bytes += bytes;
             }
         };
-        let copy = Copy { medium: &self.medium, devices: &devices, pace, advanced: &advanced };
+        let sums = self.medium.sums();
+        edges::forget(plan, &devices, &sums, fresh)?;
+        let medium = &self.medium;
+        let copy = Copy { medium, devices: &devices, sums: &sums, pace, advanced: &advanced };
         loop {
             *mark = copy.round(plan, *mark, pace.checkpoint_bytes())?;
             // The image first: a mark that a cut left behind content that is not there would have
             // the next fold leave a hole.
             self.medium.flush_images()?;
+            if mark.is_none() {
+                edges::renew(plan, &devices, &sums)?;
+            }
+            for sums in sums.values() {
+                sums.sync()?;
+            }
             if mark.is_none() {
                 return Ok(());
             }
@@ -205,6 +238,7 @@ impl Replica {
         body.folded = to;
         body.fold_through = None;
         body.fold_done = None;
+        body.doubt = body.doubt.filter(|doubt| to <= *doubt);
         body.base = BaseContent::Exact;
         body.image_copy = None;
         core.store.write(body)

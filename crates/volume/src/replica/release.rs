@@ -3,7 +3,8 @@
 
 use super::{Replica, open_devices};
 use crate::body::{Body, Role, UndoPhase};
-use crate::error::RoleError;
+use crate::error::{FoldError, RoleError, StorageError};
+use crate::sums::{BLOCK_BYTES, Sum};
 use crate::sync::lock;
 use landfall_types::{Chain, Epoch, Lineage, Lsn};
 
@@ -82,23 +83,68 @@ impl Replica {
             let devices = open_devices(&*self.images, &body.disks)?;
             self.medium.set_devices(Some(devices));
         }
+        // The disks were in other hands, as far as anyone here knows. What was compared before
+        // counts only if all of both disks can be shown to be as they were released (trap T-15).
+        let doubt = self.doubt(&body);
         // One version of the superblock ends both: a cut between them would leave a release without
         // a way back.
-        if let Err(error) = self.undo_and(end_release) {
+        let undone = doubt.and_then(|doubt| Ok(self.undo_and(|body| end_release(body, doubt))?));
+        if let Err(error) = undone {
             // Refused before anything was changed: the disks stay the machine's.
             let undoing = self.body()?.undo.is_some_and(|undo| undo.phase == UndoPhase::Undoing);
             if body.role == Role::Released && !undoing {
                 self.medium.set_devices(None);
             }
-            return Err(error.into());
+            return Err(error);
         }
         Ok(())
     }
+
+    /// Up to where comparisons count for nothing once the disks are taken back: nowhere if they
+    /// were not handed over, or if every block of every disk has a checksum and fits it.
+    fn doubt(&self, body: &Body) -> Result<Option<Lsn>, RoleError> {
+        if body.role != Role::Released {
+            return Ok(None);
+        }
+        let undoing = body.undo.as_ref().is_some_and(|undo| undo.phase == UndoPhase::Undoing);
+        let known = !undoing && self.shown_untouched(body)?;
+        Ok((!known).then(|| self.line().log.tail().lsn))
+    }
+
+    /// False when nothing speaks against it but not all is known.
+    fn shown_untouched(&self, body: &Body) -> Result<bool, RoleError> {
+        let (devices, all) = (self.medium.devices()?, self.medium.sums());
+        let mut known = true;
+        for (disk, device) in devices.iter() {
+            let Some(sums) = all.get(disk) else { return Ok(false) };
+            let size = body.disk(*disk).map_or(0, |disk| disk.geometry.size_bytes);
+            for start in
+                (0..size.min(device.size())).step_by(usize::try_from(READ_BYTES).expect("1 MiB"))
+            {
+                let length = READ_BYTES.min(size.min(device.size()) - start);
+                let mut content = vec![0; usize::try_from(length).expect("at most 1 MiB")];
+                device.read_at(start, &mut content).map_err(StorageError::device("read image"))?;
+                let first = start / BLOCK_BYTES;
+                if let Some(block) = sums.check(first, &content)? {
+                    let offset = block * BLOCK_BYTES;
+                    return Err(FoldError::ForeignWrite { disk: *disk, offset }.into());
+                }
+                for block in first..(start + length).div_ceil(BLOCK_BYTES) {
+                    known &= sums.get(block)? != Sum::UNKNOWN;
+                }
+            }
+        }
+        Ok(known)
+    }
 }
 
+/// Bytes read at once while the disks are compared with their checksums.
+const READ_BYTES: u64 = 1 << 20;
+
 /// The replica is frozen again, in the history that it had before.
-fn end_release(body: &mut Body) {
+fn end_release(body: &mut Body, doubt: Option<Lsn>) {
     if body.role == Role::Released {
+        body.doubt = body.doubt.max(doubt);
         let mut entries = body.lineage.entries().to_vec();
         entries.pop();
         // The epoch's number stays used: another order must bring a higher one.

@@ -96,7 +96,8 @@ impl Replica {
         self.forget_void_notes(&body)?;
         if let Some(to) = self.fold_pending()? {
             // A release that was cut off is gone on with by its order, with its undo.
-            let to = self.fold_limit(to)?.filter(|limit| *limit == to);
+            // Further than it was begun to where its own position has rotted.
+            let to = self.fold_limit(to)?;
             return Ok(to.map(|to| Due { to, cause: DueCause::CutOff }));
         }
         // Home's disks are touched by the release alone, which keeps the undo (traps T-13, T-15).

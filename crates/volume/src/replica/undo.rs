@@ -7,6 +7,7 @@ use crate::error::{FoldError, StorageError};
 use crate::frame::{FRAME_HEADER_BYTES, seal, unseal};
 use crate::index::Held;
 use crate::replica::fold::{Extent, Plan, Unpaced};
+use crate::sums::{BLOCK_BYTES, Sum};
 use crate::sync::{lock, write};
 use landfall_blockdev::{BlockDevice, File};
 use landfall_types::{ByteRange, DiskIndex, Lsn};
@@ -73,7 +74,7 @@ impl Replica {
             Some(undo) if undo.phase == UndoPhase::Saved && body.horizon() == to => {
                 let bytes = undo.folded_bytes;
                 if body.fold_through.is_some() {
-                    self.copy_records(to, &Unpaced)?;
+                    self.copy_records(to, &Unpaced, false)?;
                     self.end_fold(to)?;
                 }
                 return Ok(bytes);
@@ -101,7 +102,7 @@ impl Replica {
             let (fold_through, undo) = (Some(to), Some(undo));
             core.store.write(Body { fold_through, fold_done: None, undo, ..body })?;
         }
-        self.copy_records(to, &Unpaced)?;
+        self.copy_records(to, &Unpaced, true)?;
         self.end_fold(to)?;
         Ok(folded_bytes)
     }
@@ -145,6 +146,7 @@ impl Replica {
             let undo = UndoEntry { phase: UndoPhase::Undoing, ..undo.clone() };
             lock(&self.core).store.write(Body { undo: Some(undo), ..body })?;
         }
+        self.forget_sums(&*file)?;
         each_saved(&*file, |saved| {
             // What was a hole becomes one again.
             let put = if saved.old.iter().all(|byte| *byte == 0) {
@@ -158,6 +160,19 @@ impl Replica {
         self.end_undo(&undo, also)?;
         self.dir.remove(&undo.file).map_err(StorageError::device("remove undo file"))?;
         Ok(())
+    }
+
+    /// Nothing is known any more of what the undo will write: durably, before it does. The next
+    /// scrub takes the checksums anew.
+    fn forget_sums(&self, file: &dyn File) -> Result<(), FoldError> {
+        let all = self.medium.sums();
+        each_saved(file, |saved| {
+            let Some(sums) = all.get(&saved.disk) else { return Ok(()) };
+            let end = saved.offset + saved.old.len() as u64;
+            let blocks = saved.offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
+            Ok(sums.set(&blocks.map(|block| (block, Sum::UNKNOWN)).collect())?)
+        })?;
+        Ok(all.values().try_for_each(|sums| sums.sync())?)
     }
 
     fn end_undo(&self, undo: &UndoEntry, also: impl FnOnce(&mut Body)) -> Result<(), StorageError> {

@@ -67,6 +67,8 @@ pub struct Choices {
     pub points: Vec<Point>,
     /// Which of them are pinned.
     pub pinned: Vec<Lsn>,
+    /// Positions, both ends inclusive, that resolve to rot at some place (trap T-20).
+    pub corrupt: Vec<(Lsn, Lsn)>,
     /// Every position from first to last, both inclusive.
     pub legal: Vec<(Lsn, Lsn)>,
 }
@@ -83,6 +85,11 @@ impl Replica {
         let through = line.settled();
         Ok(Choices {
             points: self.listed(&body, &line, first, through),
+            corrupt: self
+                .corrupt()?
+                .into_iter()
+                .map(|rot| (rot.first, rot.last.unwrap_or(Lsn::MAX)))
+                .collect(),
             pinned: self.pins(&body).into_iter().map(|(lsn, _)| lsn).collect(),
             legal: line.with_timeline(|timeline| timeline.legal_ranges(first, through)),
         })

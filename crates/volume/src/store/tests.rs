@@ -3,13 +3,14 @@
 use super::*;
 use crate::body::{
     BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldMark, FoldedMarker, ImageCopy,
-    ImageOwner, Pin, PointNote, ReplicaDisk, Role, UndoEntry, UndoPhase,
+    ImageOwner, Pin, PointNote, ReplicaDisk, Role, ScrubPlace, ScrubState, UndoEntry, UndoPhase,
 };
+use crate::replica::{Rot, ScrubReport};
 use crate::tree::LogNode;
 use landfall_blockdev::sim::SimMedium;
 use landfall_types::{
-    BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId, Lineage, LogId,
-    Lsn, MachineId, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
+    BranchId, ByteRange, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, InstanceId,
+    Lineage, LogId, Lsn, MachineId, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
 };
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/superblock-v1.bin");
@@ -60,6 +61,19 @@ fn body() -> Body {
         }),
         fold_through: Some(lsn(70)),
         fold_done: Some(FoldMark { disk: DiskIndex(0), offset: 1 << 20 }),
+        doubt: Some(lsn(66)),
+        scrub: Some(ScrubState {
+            place: Some(ScrubPlace::Image { disk: DiskIndex(0), offset: 4096 }),
+            so_far: ScrubReport { records: 3, record_bytes: 12_288, ..ScrubReport::default() },
+            last: Some(ScrubReport {
+                finished_s: Some(1_700_000_000),
+                rot: vec![Rot::Image {
+                    disk: DiskIndex(0),
+                    range: ByteRange { start: 0, end: 4096 },
+                }],
+                ..ScrubReport::default()
+            }),
+        }),
         points_from: lsn(70),
         authority: Some(branch.id),
         branches: vec![branch],

@@ -4,8 +4,10 @@ use super::plan::{Extent, Plan};
 use crate::body::FoldMark;
 use crate::error::{FoldError, StorageError};
 use crate::index::Held;
-use crate::medium::{Medium, Slot};
+use crate::medium::{AllSums, Medium, Slot};
+use crate::replica::fold::edges;
 use crate::replica::fold::pace::FoldPace;
+use crate::sums::{NewSums, Sums};
 use crate::sync::lock;
 use bytes::Bytes;
 use landfall_blockdev::{ALIGN_BYTES, AlignedBuf, BlockDevice};
@@ -30,6 +32,7 @@ pub(super) type Devices = BTreeMap<DiskIndex, Arc<dyn BlockDevice>>;
 pub(super) struct Copy<'a> {
     pub(super) medium: &'a Medium,
     pub(super) devices: &'a Devices,
+    pub(super) sums: &'a AllSums,
     pub(super) pace: &'a dyn FoldPace,
     /// Told the bytes of each extent that was written.
     pub(super) advanced: &'a (dyn Fn(u64) + Sync),
@@ -127,6 +130,9 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn run(&mut self, job: &[Extent]) -> Result<(), StorageError> {
+        let Some(disk) = job.first().map(|extent| extent.disk) else { return Ok(()) };
+        let sums = self.copy.sums.get(&disk);
+        let mut new = NewSums::new();
         for run in job.chunk_by(|one, next| {
             one.range.end == next.range.start && one.held.has_bytes() == next.held.has_bytes()
         }) {
@@ -135,16 +141,21 @@ impl Worker<'_> {
             let device = device.ok_or(StorageError::UnknownDisk(first.disk))?;
             let range = ByteRange { start: first.range.start, end: last.range.end };
             if first.held.has_bytes() {
-                self.write(&**device, range, run)?;
+                self.write(&**device, range, run, &mut new)?;
             } else {
                 // Zeroes and discards alike: a discard reads as zeroes in a replica, and what can
                 // be given back is.
                 let zeroed = device.zero(range.start, range.len());
                 zeroed.map_err(StorageError::device("fold into image"))?;
+                for extent in run {
+                    edges::whole_zeroes(extent.range, |new| set(sums, new))?;
+                }
             }
             (self.copy.advanced)(range.len());
         }
-        Ok(())
+        // In any order with the image: both are durable before the superblock says so, and until
+        // then the fold is done again.
+        set(sums, &new)
     }
 
     fn write(
@@ -152,6 +163,7 @@ impl Worker<'_> {
         device: &dyn BlockDevice,
         range: ByteRange,
         run: &[Extent],
+        new: &mut NewSums,
     ) -> Result<(), StorageError> {
         // Memory aligned as the disk is: all but a ragged beginning and end can go past the page
         // cache.
@@ -164,6 +176,7 @@ impl Worker<'_> {
             let (start, bytes) = self.payload(*disk, held)?;
             let skip = in_memory(piece.start - start);
             self.buf[from..to].copy_from_slice(&bytes[skip..skip + (to - from)]);
+            edges::whole(piece.start, &self.buf[from..to], new);
         }
         let written = device.write_at(range.start, &self.buf[pad..]);
         written.map_err(StorageError::device("fold into image"))
@@ -183,6 +196,10 @@ impl Worker<'_> {
             }
         }
     }
+}
+
+fn set(sums: Option<&Arc<Sums>>, new: &NewSums) -> Result<(), StorageError> {
+    sums.filter(|_| !new.is_empty()).map_or(Ok(()), |sums| sums.set(new))
 }
 
 fn in_memory(bytes: u64) -> usize {

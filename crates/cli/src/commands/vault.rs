@@ -1,0 +1,92 @@
+//! `landfall vault`: a retention volume without its master target and without the configuration
+//! server. What is opened is repaired in memory alone; the volume is not written.
+
+mod export;
+mod inspect;
+
+use crate::args::{VaultCommand, VolumeArgs};
+use crate::failure::Failure;
+use crate::output::Format;
+use landfall_api_types::{ApiError, codes};
+use landfall_blockdev::OverlayDir;
+use landfall_journal::LogConfig;
+use landfall_master_target::claim_retention_volume;
+use landfall_types::ReplicaId;
+use landfall_volume::{ReadOnlyImages, RoleError, StorageError, Vault};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(super) fn vault(command: &VaultCommand, format: Format) -> Result<(), Failure> {
+    match command {
+        VaultCommand::Inspect(args) => inspect::inspect(args, format),
+        VaultCommand::Export(args) => export::export(args, format),
+    }
+}
+
+/// A volume that nobody else uses while this is held.
+struct Opened {
+    vault: Vault,
+    path: PathBuf,
+    /// A master target that wrote meanwhile would change under our eyes what a superblock says.
+    _claim: File,
+}
+
+impl Opened {
+    fn open(args: &VolumeArgs) -> Result<Self, Failure> {
+        let path = args.path.clone();
+        let claim = claim_retention_volume(&path).map_err(|error| {
+            Failure::Api(error.api_error().cure("stop the master target that uses it, or ask it"))
+        })?;
+        let failed = |error: anyhow::Error| error.context(path.display().to_string());
+        let dir = OverlayDir::open(&path).map_err(|error| failed(error.into()))?;
+        let images = ReadOnlyImages { folder: args.images.clone() };
+        let segment_bytes = LogConfig::SEGMENT_BYTES_DEFAULT;
+        let vault = Vault::open_existing(Arc::new(dir), Arc::new(images), segment_bytes);
+        let vault = vault.map_err(|error| refused(error.code(), &error))?;
+        Ok(Self { vault, path, _claim: claim })
+    }
+
+    /// Replicas of a machine, or the one of this ID; all without a name.
+    fn find(&self, wanted: Option<&str>) -> Result<Vec<ReplicaId>, Failure> {
+        let all = self.vault.list().map_err(|error| refused(error.code(), &error))?;
+        let Some(wanted) = wanted else { return Ok(all) };
+        let named = |id: &ReplicaId| {
+            let summary = self.vault.summary(*id).ok().flatten();
+            id.to_string() == wanted || summary.is_some_and(|s| s.machine_name == wanted)
+        };
+        let found: Vec<ReplicaId> = all.into_iter().filter(named).collect();
+        if found.is_empty() {
+            let cause = format!("{} holds no replica of {wanted:?}", self.path.display());
+            let error = ApiError::new(&codes::NOT_FOUND, cause);
+            return Err(error.cure("see `landfall vault inspect` for what it holds").into());
+        }
+        Ok(found)
+    }
+}
+
+/// What the store refuses, with its code and all causes.
+fn refusal(code: &str, error: &dyn std::error::Error) -> ApiError {
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        cause = format!("{cause}: {inner}");
+        source = inner.source();
+    }
+    ApiError::new(codes::find(code).unwrap_or(&codes::INTERNAL), cause)
+}
+
+fn refused(code: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::Api(refusal(code, error))
+}
+
+fn storage(error: &StorageError) -> Failure {
+    refused(error.code(), error)
+}
+
+fn role(error: &RoleError) -> Failure {
+    refused(error.code(), error)
+}
+
+#[cfg(test)]
+mod tests;
