@@ -88,19 +88,23 @@ impl<S: Source, T: Copy> Layer<S, T> {
         if self.source.classes() & 1 == 0 || floor >= self.through {
             return Ok(());
         }
+        let all = self.source.pieces();
+        let piece_at = |number: u32| match number {
+            number if number < all => self.source.get(number).map(Some),
+            _ => Ok(None),
+        };
         let first = Key { disk, class: 0, start: chunk, lsn: Lsn::ZERO };
         let mut number = self.source.rank(&first)?;
-        let all = self.source.pieces();
-        while number < all {
-            let piece = self.source.get(number)?;
+        let mut next = piece_at(number)?;
+        while let Some(piece) = next {
             let inside =
                 piece.disk == disk && piece.class == 0 && piece.start - chunk < CHUNK_BYTES;
             if !inside {
                 return Ok(());
             }
             let place = piece.key();
-            let alone = number + 1 >= all || !self.source.get(number + 1)?.same_place(&place);
-            if alone {
+            next = piece_at(number + 1)?;
+            if !next.is_some_and(|next| next.same_place(&place)) {
                 if floor < piece.holder.lsn && piece.holder.lsn <= self.through {
                     out.push((piece, self.tag));
                 }
@@ -120,6 +124,7 @@ impl<S: Source, T: Copy> Layer<S, T> {
                 at = Some(piece.longer).filter(|longer| *longer < found);
             }
             number = self.source.rank(&Key { lsn: Lsn::MAX, ..place })?.max(number + 1);
+            next = piece_at(number)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Hashes of the newest content, and how much a way home will have to send.
 
 use super::Replica;
+use super::core::each_entry;
 use crate::error::{ContentError, StorageError};
 use crate::medium::within;
 use crate::sync::{lock, read};
@@ -96,12 +97,12 @@ impl Replica {
             };
             let from = after.max(log.base().0);
             complete &= from == after;
-            for entry in log.entries(from, log.tail().lsn.max(from))? {
-                let Some(range) = entry.header.range() else { continue };
+            each_entry(log, from, log.tail().lsn, |entry| {
+                let Some(range) = entry.header.range() else { return };
                 let start = range.start / ESTIMATE_BLOCK_BYTES * ESTIMATE_BLOCK_BYTES;
                 let end = range.end.next_multiple_of(ESTIMATE_BLOCK_BYTES);
                 touched.entry(entry.header.disk).or_default().insert(ByteRange { start, end }, ());
-            }
+            })?;
         }
         let size = |disk: DiskIndex| body.disk(disk).map_or(0, |disk| disk.geometry.size_bytes);
         let of_disk = |(disk, map): (&DiskIndex, &ExtentMap<()>)| {

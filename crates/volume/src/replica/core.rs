@@ -9,7 +9,7 @@ use crate::store::Store;
 use crate::timeline::Timeline;
 use crate::tree;
 use landfall_blockdev::Dir;
-use landfall_journal::Log;
+use landfall_journal::{Entry, JournalError, Log};
 use landfall_types::{LogId, Lsn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,4 +113,24 @@ impl Core {
 pub(super) fn geometries(body: &Body, timeline: &Timeline, at: Lsn) -> Geometries {
     let geometry = |disk: &ReplicaDisk| timeline.geometry(disk.index, at).unwrap_or(disk.geometry);
     body.disks.iter().map(|disk| (disk.index, geometry(disk))).collect()
+}
+
+/// Record headers that are in memory at once while all of a log are looked at.
+const ENTRIES_AT_ONCE: u64 = 16 << 10;
+
+/// Looks at every record of a log behind `from`, up to and including `through`, some thousands at a
+/// time.
+pub(super) fn each_entry(
+    log: &Log,
+    from: Lsn,
+    through: Lsn,
+    mut look: impl FnMut(&Entry),
+) -> Result<(), JournalError> {
+    let mut at = from;
+    while at < through {
+        let to = through.min(at.plus(ENTRIES_AT_ONCE));
+        log.entries(at, to)?.iter().for_each(&mut look);
+        at = to;
+    }
+    Ok(())
 }

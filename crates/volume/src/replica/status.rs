@@ -1,6 +1,7 @@
 //! What a replica says about itself.
 
 use super::Replica;
+use super::core::each_entry;
 use crate::body::{Body, DivergenceEntry, ImageCopy, ReplicaDisk, Role};
 use crate::error::StorageError;
 use crate::line::Line;
@@ -203,9 +204,14 @@ impl Replica {
             };
         };
         let from = entry.after.max(log.base().0);
-        let entries = log.entries(from, entry.through.max(from)).unwrap_or_default();
-        let written_bytes =
-            entries.iter().filter_map(|e| e.header.range()).map(|range| range.len()).sum();
+        let mut written_bytes = 0;
+        let counted = each_entry(&log, from, entry.through, |entry| {
+            written_bytes += entry.header.range().map_or(0, |range| range.len());
+        });
+        if let Err(error) = counted {
+            let (replica, name) = (self.id(), &entry.name);
+            tracing::warn!(%replica, name, %error, "the size of divergence can't be told");
+        }
         let times: Vec<UnixNanos> = log
             .controls()
             .iter()
