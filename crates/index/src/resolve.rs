@@ -2,6 +2,9 @@ use crate::extent::ExtentMap;
 use crate::piece::{CHUNK_BYTES, Holder, Key, Piece, block_of};
 use landfall_types::{ByteRange, DiskIndex, Lsn};
 
+/// Versions of one start that are looked at one by one before they are searched.
+const VERSIONS_NEAR: u32 = 8;
+
 /// Sorted pieces, by number.
 pub trait Source {
     /// What reading can end with.
@@ -111,20 +114,44 @@ impl<S: Source, T: Copy> Layer<S, T> {
                 number += 1;
                 continue;
             }
-            let visible = self.source.rank(&Key { lsn: self.through, ..place })?;
-            // A number below `number` belongs to another start: no version is old enough.
-            let mut at = visible.checked_sub(1).filter(|at| *at >= number);
-            while let Some(found) = at {
-                let piece = self.source.get(found)?;
-                if piece.holder.lsn <= floor {
+            // A few versions are looked at one by one, which is cheaper than two searches.
+            let mut newest = (piece.holder.lsn <= self.through).then_some(number);
+            let mut end = number + 1;
+            while let Some(version) = next.filter(|next| next.same_place(&place)) {
+                if end - number > VERSIONS_NEAR {
+                    let visible = self.source.rank(&Key { lsn: self.through, ..place })?;
+                    // A number below `number` is of another start: no version is old enough.
+                    newest = visible.checked_sub(1).filter(|at| *at >= number);
+                    end = self.source.rank(&Key { lsn: Lsn::MAX, ..place })?.max(end);
+                    next = piece_at(end)?;
                     break;
                 }
-                out.push((piece, self.tag));
-                // Pointers lead back only, so that damage can't make a circle.
-                at = Some(piece.longer).filter(|longer| *longer < found);
+                newest = if version.holder.lsn <= self.through { Some(end) } else { newest };
+                end += 1;
+                next = piece_at(end)?;
             }
-            number = self.source.rank(&Key { lsn: Lsn::MAX, ..place })?.max(number + 1);
-            next = piece_at(number)?;
+            self.versions(newest, floor, out)?;
+            number = end;
+        }
+        Ok(())
+    }
+
+    /// Collects the versions of one start that can be seen, from the newest of them on.
+    fn versions(
+        &self,
+        newest: Option<u32>,
+        floor: Lsn,
+        out: &mut Vec<(Piece, T)>,
+    ) -> Result<(), S::Error> {
+        let mut at = newest;
+        while let Some(found) = at {
+            let piece = self.source.get(found)?;
+            if piece.holder.lsn <= floor {
+                break;
+            }
+            out.push((piece, self.tag));
+            // Pointers lead back only, so that damage can't make a circle.
+            at = Some(piece.longer).filter(|longer| *longer < found);
         }
         Ok(())
     }
