@@ -15,7 +15,7 @@
 //! * No input makes this crate panic.
 //!
 //! # Where to start
-//! [`Piece`], [`resolve`], [`Sweep`], [`RunBuilder`], [`plan`].
+//! [`Piece`], [`resolve()`], [`Sweep`], [`RunBuilder`], [`plan()`].
 //!
 //! # Deliberately absent
 //! Files, caches of pages, threads: `landfall-volume` has them.
