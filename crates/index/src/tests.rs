@@ -119,7 +119,7 @@ fn records(rng: &mut Rng, count: u64) -> Vec<Item> {
         let header = RecordHeader {
             kind,
             catch_up: lsn.is_multiple_of(7),
-            disk: DiskIndex((lsn % 11 == 0).into()),
+            disk: DiskIndex(lsn.is_multiple_of(11).into()),
             payload_crc: lsn as u32,
             lsn: Lsn::new(lsn),
             offset: start,
