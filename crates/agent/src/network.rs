@@ -4,7 +4,7 @@ use crate::source::Source;
 use crate::uplink::{Answer, Network, Uplink};
 use landfall_pki::{Credentials, PkiError, Role, tls};
 use landfall_repl::{HashReply, HashRequest, ImageData, Refusal, SenderOptions, SenderPhase};
-use landfall_transport::{SenderConfig, SenderHandle, run_sender};
+use landfall_transport::{Limiter, SenderConfig, SenderHandle, run_sender};
 use landfall_types::Lsn;
 use landfall_wire::Compression;
 use rustls::ClientConfig;
@@ -39,7 +39,11 @@ impl Network for FleetNetwork {
             address: next_hop.to_owned(),
             tls: Arc::clone(&self.tls),
             compression: Compression::default(),
-            options: SenderOptions { retry_permanent_ms: Some(RETRY_PERMANENT_MS) },
+            limiter: Arc::new(Limiter::new(None)),
+            options: SenderOptions {
+                retry_permanent_ms: Some(RETRY_PERMANENT_MS),
+                history_bytes: 0,
+            },
         };
         Arc::new(FleetUplink(run_sender(config, source)))
     }

@@ -64,6 +64,12 @@ pub enum Order {
         wait_ms: u64,
     },
 
+    /// Limit what replication uses of the link to next hops, durably.
+    PsBandwidth {
+        /// As text, see `landfall_model::BandwidthPlan`.
+        plan: String,
+    },
+
     // To master targets.
     /// Look at disks that are to become images.
     MtInspect {

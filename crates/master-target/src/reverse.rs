@@ -20,7 +20,7 @@ use compare::CompareError;
 use landfall_api_types::node::ReverseReport;
 use landfall_api_types::{ApiError, codes};
 use landfall_repl::SenderOptions;
-use landfall_transport::{SenderConfig, SenderHandle, run_sender};
+use landfall_transport::{Limiter, SenderConfig, SenderHandle, run_sender};
 use landfall_types::{
     Control, Lsn, Marker, MarkerKind, WindowClose, WindowId, WindowMode, WindowOpen, WindowReason,
 };
@@ -102,7 +102,11 @@ impl Reverse {
             address: spec.next_hop.clone(),
             tls: Arc::clone(&starter.tls),
             compression: Compression::default(),
-            options: SenderOptions { retry_permanent_ms: Some(RETRY_PERMANENT_MS) },
+            limiter: Arc::new(Limiter::new(None)),
+            options: SenderOptions {
+                retry_permanent_ms: Some(RETRY_PERMANENT_MS),
+                history_bytes: 0,
+            },
         };
         // Until home says what it has, nothing is trimmed: were home away for longer than the
         // retention, a fold would take what it still needs, and its position could never be

@@ -14,11 +14,13 @@
 //! * An epoch is reserved before anything is promoted in it, and never given a second time.
 
 pub mod authority;
+mod bandwidth;
 mod input;
 mod rpo;
 mod state;
 mod transition;
 
+pub use bandwidth::{BANDWIDTH_BYTES_MIN, BANDWIDTH_WINDOWS_MAX, BandwidthError, BandwidthPlan};
 pub use input::{Command, Event, Input};
 pub use rpo::rpo;
 pub use state::MachineState;

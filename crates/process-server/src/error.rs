@@ -1,6 +1,7 @@
 use landfall_api_types::{ApiError, codes};
 use landfall_blockdev::DeviceError;
 use landfall_journal::JournalError;
+use landfall_model::BandwidthError;
 use landfall_repl::Refusal;
 use landfall_types::{Class, ReplicaId};
 
@@ -28,6 +29,9 @@ pub enum RelayError {
     /// The spool fails.
     #[error("the spool")]
     Spool(#[source] JournalError),
+    /// Not a plan for the link.
+    #[error("the bandwidth plan")]
+    Bandwidth(#[source] BandwidthError),
     /// No such route.
     #[error("there is no route for the replica {0}")]
     UnknownRoute(ReplicaId),
@@ -51,7 +55,7 @@ impl RelayError {
             Self::Store { source, .. } => source.class(),
             Self::Damaged { .. } => Class::Corrupt,
             Self::Spool(source) => source.class(),
-            Self::UnknownRoute(_) => Class::Permanent,
+            Self::UnknownRoute(_) | Self::Bandwidth(_) => Class::Permanent,
             Self::NotDelivered { .. } => Class::Transient,
         }
     }
@@ -70,6 +74,7 @@ impl RelayError {
             Self::Spool(source) if matches!(source.class(), Class::Corrupt) => {
                 ApiError::new(&codes::CORRUPT, cause)
             }
+            Self::Bandwidth(_) => ApiError::new(&codes::BAD_REQUEST, cause),
             Self::Store { .. } | Self::Spool(_) | Self::UnknownRoute(_) => {
                 ApiError::new(&codes::NODE_FAILED, cause)
             }

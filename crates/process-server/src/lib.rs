@@ -23,6 +23,7 @@
 //! # Where to start [`ProcessServer`], then `route.rs`; the decisions at both ends of a spool are
 //! pure and stand in `landfall_repl` (`admit_upstream`, `follow_target`).
 
+mod bandwidth;
 mod cache;
 mod error;
 mod route;
@@ -30,6 +31,7 @@ mod server;
 mod service;
 mod store;
 
+pub use bandwidth::Bandwidth;
 pub use cache::{Cache, CacheHealth};
 pub use error::RelayError;
 pub use server::{ProcessServer, Settings};

@@ -19,10 +19,11 @@ use crate::store::{Divergence, RouteFile, Store};
 use crate::{Cache, RelayError};
 use landfall_api_types::node::RelayReport;
 use landfall_journal::Log;
+use landfall_repl::limits::HISTORY_BYTES_MAX;
 use landfall_repl::{
     Durable, ImageCopyPosition, Refusal, SenderOptions, SenderPhase, SourceIdentity,
 };
-use landfall_transport::{SenderConfig, SenderHandle, run_sender};
+use landfall_transport::{Limiter, SenderConfig, SenderHandle, run_sender};
 use landfall_types::{Epoch, Lsn, ReplicaId};
 use landfall_wire::Compression;
 pub(crate) use orders::on_disk;
@@ -56,6 +57,7 @@ pub(crate) struct Route {
 pub(crate) struct Network {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) compression: Compression,
+    pub(crate) limiter: Arc<Limiter>,
     /// Bytes of a spool's segment.
     pub(crate) segment_bytes: u64,
 }
@@ -191,7 +193,12 @@ impl Route {
             address: self.state().file.next_hop.clone(),
             tls: Arc::clone(&self.network.tls),
             compression: self.network.compression,
-            options: SenderOptions { retry_permanent_ms: Some(RETRY_PERMANENT_MS) },
+            limiter: Arc::clone(&self.network.limiter),
+            options: SenderOptions {
+                retry_permanent_ms: Some(RETRY_PERMANENT_MS),
+                // This is the hop that crosses the wide area: bytes cost more than memory.
+                history_bytes: HISTORY_BYTES_MAX,
+            },
         };
         let handle = run_sender(config, Arc::new(downstream::Downlink(Arc::clone(self))));
         *sender = Some(handle.clone());

@@ -9,6 +9,7 @@ use landfall_repl::{
     Batch, Durable, HashReply, HashRequest, ImageData, LogSink, ReceiverPosition, Refusal,
     SessionToken, SourceIdentity,
 };
+use landfall_transport::Limiter;
 use landfall_types::{InstanceId, Lineage, ReplicaId};
 use landfall_wire::Compression;
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub tls: Arc<rustls::ClientConfig>,
     /// Towards next hops.
     pub compression: Compression,
+    /// What all routes together may use of the link to next hops.
+    pub limiter: Arc<Limiter>,
 }
 
 /// All routes of a process server: a [`LogSink`] for senders, and a sender to each next hop.
@@ -56,6 +59,7 @@ impl ProcessServer {
         let network = Network {
             tls: settings.tls,
             compression: settings.compression,
+            limiter: settings.limiter,
             segment_bytes: segment,
         };
         let cache = Arc::new(Cache::new(settings.cache_bytes));

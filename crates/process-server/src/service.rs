@@ -1,11 +1,14 @@
 //! The process server as a process: enrolment, listener, orders, reports.
 
+use crate::bandwidth::Bandwidth;
+use crate::route::on_disk;
 use crate::{CacheHealth, ProcessServer, RelayError, Settings};
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderHandler, OrderLoop};
 use landfall_api_types::node::Report;
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::{ApiError, codes};
 use landfall_blockdev::{DeviceError, Dir, FsDir};
+use landfall_model::BandwidthPlan;
 use landfall_pki::{PkiError, Role, tls};
 use landfall_repl::limits::HASH_REQUESTS_MAX;
 use landfall_transport::{ReceiverConfig, serve_receiver};
@@ -36,6 +39,9 @@ pub struct ProcessServerConfig {
     pub cache_bytes: u64,
     /// Towards next hops.
     pub compression: Compression,
+    /// What replication may use of the link to next hops, until the configuration server orders
+    /// another plan.
+    pub bandwidth: BandwidthPlan,
 }
 
 /// Why the process server can't run.
@@ -104,14 +110,15 @@ pub async fn run(
         tls::data_server(credentials, &senders).map_err(ProcessServerError::Credentials)?;
     let client_tls =
         tls::data_client(credentials, &hops).map_err(ProcessServerError::Credentials)?;
-    let dir = FsDir::open(&config.state_dir).and_then(|dir| {
-        let routes = dir.subdir("routes")?;
-        dir.sync().map(|()| routes)
-    });
+    let state = FsDir::open(&config.state_dir).map_err(ProcessServerError::State)?;
+    let dir = state.subdir("routes").and_then(|routes| state.sync().map(|()| routes));
+    let bandwidth = Bandwidth::open(Arc::new(state), config.bandwidth.clone());
+    let bandwidth = Arc::new(bandwidth.map_err(ProcessServerError::Routes)?);
     let settings = Settings {
         cache_bytes: config.cache_bytes,
         tls: client_tls,
         compression: config.compression,
+        limiter: bandwidth.limiter(),
     };
     let relay = ProcessServer::open(dir.map_err(ProcessServerError::State)?, settings)
         .await
@@ -126,10 +133,13 @@ pub async fn run(
     let serving = tokio::spawn(serving);
     let address = config.enrolment.address.clone();
     let reports = tokio::spawn(report(Arc::clone(&relay), client, address, shutdown.clone()));
+    let following = tokio::spawn(Arc::clone(&bandwidth).follow(shutdown.clone()));
     tracing::info!(listen = %bound, "process server runs");
-    let result = orders.run(Arc::new(Handler(Arc::clone(&relay))), shutdown.clone()).await;
+    let result = orders
+        .run(Arc::new(Handler { relay: Arc::clone(&relay), bandwidth }), shutdown.clone())
+        .await;
     shutdown.cancel();
-    let _ended = (serving.await, reports.await);
+    let _ended = (serving.await, reports.await, following.await);
     relay.stop().await;
     result.map_err(ProcessServerError::Ledger)
 }
@@ -205,27 +215,39 @@ async fn report(
     }
 }
 
-struct Handler(Arc<ProcessServer>);
+struct Handler {
+    relay: Arc<ProcessServer>,
+    bandwidth: Arc<Bandwidth>,
+}
 
 impl OrderHandler for Handler {
     async fn carry_out(&self, _: OrderId, order: Order) -> Result<OrderOutcome, ApiError> {
         let done = |()| OrderOutcome::Done;
         let result = match order {
             Order::PsRoute { replica, next_hop, lineage, instance } => {
-                self.0.route(replica, next_hop, &lineage, instance).await.map(done)
+                self.relay.route(replica, next_hop, &lineage, instance).await.map(done)
             }
             Order::PsUnroute { replica, discard } => {
-                self.0.unroute(replica, discard).await.map(done)
+                self.relay.unroute(replica, discard).await.map(done)
             }
             Order::PsDrain { replica, wait_ms } => {
-                self.0.drain(replica, Duration::from_millis(wait_ms)).await
+                self.relay.drain(replica, Duration::from_millis(wait_ms)).await
             }
+            Order::PsBandwidth { plan } => self.set_bandwidth(&plan).await.map(done),
             other => {
                 let cause = format!("a process server does not carry out {other:?}");
                 return Err(ApiError::new(&codes::NOT_SUPPORTED, cause));
             }
         };
         result.map_err(|error| error.api())
+    }
+}
+
+impl Handler {
+    async fn set_bandwidth(&self, plan: &str) -> Result<(), RelayError> {
+        let plan = plan.parse().map_err(RelayError::Bandwidth)?;
+        let bandwidth = Arc::clone(&self.bandwidth);
+        on_disk(move || bandwidth.set(plan)).await
     }
 }
 

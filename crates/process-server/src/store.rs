@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 const FILE: &str = "route.json";
-const PARTIAL: &str = "route.partial";
 /// A route's file is some hundred bytes; one that is larger is not ours.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -83,14 +82,7 @@ impl Store {
     /// `None` when the route's making was cut off before its file was there.
     pub(crate) fn load(&self, replica: &str) -> Result<Option<RouteFile>, RelayError> {
         let failed = |source| RelayError::Store { doing: "read the file", source };
-        let file = match self.dir.open(FILE) {
-            Ok(file) => file,
-            Err(DeviceError::NotFound { .. }) => return Ok(None),
-            Err(source) => return Err(failed(source)),
-        };
-        let length = file.len().map_err(failed)?.min(FILE_BYTES_MAX);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        file.read_at(0, &mut bytes).map_err(failed)?;
+        let Some(bytes) = read_whole(&*self.dir, FILE).map_err(failed)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| RelayError::Damaged { replica: replica.into(), source })
     }
@@ -99,21 +91,8 @@ impl Store {
     pub(crate) fn save(&self, file: &RouteFile) -> Result<(), RelayError> {
         let bytes = serde_json::to_vec_pretty(file)
             .map_err(|source| RelayError::Damaged { replica: file.replica.to_string(), source })?;
-        self.replace(&bytes).map_err(|source| RelayError::Store { doing: "write the file", source })
-    }
-
-    fn replace(&self, bytes: &[u8]) -> Result<(), DeviceError> {
-        match self.dir.remove(PARTIAL) {
-            Ok(()) | Err(DeviceError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let partial = self.dir.create(PARTIAL)?;
-        partial.write_at(0, bytes)?;
-        // Were the name changed before the content is durable, a power cut could leave an empty
-        // file under it.
-        partial.sync_data()?;
-        self.dir.rename(PARTIAL, FILE)?;
-        self.dir.sync()
+        replace(&*self.dir, FILE, &bytes)
+            .map_err(|source| RelayError::Store { doing: "write the file", source })
     }
 
     /// Removes spools that no file speaks of: their making, or their end, was cut off.
@@ -130,6 +109,40 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The content of a small file; `None` where there is none.
+pub(crate) fn read_whole(dir: &dyn Dir, name: &str) -> Result<Option<Vec<u8>>, DeviceError> {
+    let file = match dir.open(name) {
+        Ok(file) => file,
+        Err(DeviceError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = file.len()?.min(FILE_BYTES_MAX);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_at(0, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Gives a small file another content, as a whole; durable when this returns.
+pub(crate) fn replace(dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<(), DeviceError> {
+    let partial_name = partial_of(name);
+    match dir.remove(&partial_name) {
+        Ok(()) | Err(DeviceError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let partial = dir.create(&partial_name)?;
+    partial.write_at(0, bytes)?;
+    // Were the name changed before the content is durable, a power cut could leave an empty file
+    // under it.
+    partial.sync_data()?;
+    dir.rename(&partial_name, name)?;
+    dir.sync()
+}
+
+fn partial_of(name: &str) -> String {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    format!("{stem}.partial")
 }
 
 #[cfg(test)]
@@ -186,7 +199,7 @@ mod tests {
         assert_eq!(store.load("x").expect("readable"), None);
         store.save(&sample()).expect("written");
         // A save that was cut off leaves its partial file.
-        dir.create(PARTIAL).expect("free").write_at(0, b"{").expect("written");
+        dir.create(&partial_of(FILE)).expect("free").write_at(0, b"{").expect("written");
         assert_eq!(store.load("x").expect("readable"), Some(sample()));
         let shorter = RouteFile { divergence: vec![], served: None, ..sample() };
         store.save(&shorter).expect("written");

@@ -14,7 +14,7 @@ use landfall_transport::testing::{
     Fleet, MemberTls, MemorySink, MemorySource, identity, lock, record,
 };
 use landfall_transport::{
-    ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
+    Limiter, ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
 };
 use landfall_types::{
     Control, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, Record, ReplicaId,
@@ -108,9 +108,10 @@ impl Rig {
 
     fn send(&self, source: &Arc<MemorySource>) -> SenderHandle {
         let config = SenderConfig {
+            limiter: Arc::new(Limiter::new(None)),
             address: self.upstream_address.to_string(),
             tls: Arc::clone(&self.agent.client),
-            compression: Compression::Fast,
+            compression: Compression::Adaptive,
             options: SenderOptions::default(),
         };
         run_sender(config, Arc::clone(source) as _)
@@ -168,8 +169,12 @@ impl Rig {
 
 async fn open(dir: &TempDir, tls: &MemberTls, cache_bytes: u64) -> Arc<ProcessServer> {
     let dir: Arc<dyn Dir> = Arc::new(FsDir::open(dir.path()).expect("opens"));
-    let settings =
-        Settings { cache_bytes, tls: Arc::clone(&tls.client), compression: Compression::Fast };
+    let settings = Settings {
+        cache_bytes,
+        tls: Arc::clone(&tls.client),
+        compression: Compression::Adaptive,
+        limiter: Arc::new(Limiter::new(None)),
+    };
     ProcessServer::open(dir, settings).await.expect("opens")
 }
 

@@ -41,7 +41,9 @@ mod testing;
 mod ticks;
 
 pub use admission::{Admission, Standing, admit, check_epoch, epoch_at};
-pub use message::{Ack, Message, Open, PROTOCOL_MAX, PROTOCOL_MIN, RequestId, Welcome};
+pub use message::{
+    Ack, Message, Open, PROTOCOL_HISTORY, PROTOCOL_MAX, PROTOCOL_MIN, RequestId, Welcome,
+};
 pub use receiver::{Receiver, ReceiverEffect, ReceiverInput, ReceiverOptions};
 pub use relay::{Downstream, RelayStanding, SpoolView, Upstream, admit_upstream, follow_target};
 pub use seam::{

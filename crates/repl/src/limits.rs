@@ -23,6 +23,9 @@ pub const HASH_REQUESTS_MAX: u64 = 64;
 pub const LOG_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes of a first copy that may be unanswered at once.
 pub const IMAGE_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of records that a receiver is ready to remember for a session (see
+/// [`crate::Welcome::history_bytes`]).
+pub const HISTORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Most windows that a receiver names as open.
 pub const OPEN_WINDOWS_MAX: usize = landfall_types::WINDOWS_OPEN_MAX;
 /// Most disks of one machine.

@@ -7,7 +7,9 @@ use crate::{
 /// Oldest version of the protocol that this code speaks.
 pub const PROTOCOL_MIN: u16 = 1;
 /// Newest version of the protocol that this code speaks.
-pub const PROTOCOL_MAX: u16 = 1;
+pub const PROTOCOL_MAX: u16 = 2;
+/// From this version on both ends may remember records (see [`Welcome::history_bytes`]).
+pub const PROTOCOL_HISTORY: u16 = 2;
 
 /// Names a request within a session, so that its answer finds it; rises with each request of a
 /// sender.
@@ -23,6 +25,8 @@ pub struct Open {
     pub version_max: u16,
     /// Who it is.
     pub identity: SourceIdentity,
+    /// Bytes of records that the sender can remember, see [`Welcome::history_bytes`].
+    pub history_bytes: u64,
 }
 
 /// The receiver says where it stands; the sender resumes there (design section 5.1).
@@ -36,6 +40,9 @@ pub struct Welcome {
     pub credit: u64,
     /// Bytes of image pieces that may be unanswered at once.
     pub image_window: u64,
+    /// Bytes of records that both ends remember in this session, so that batches can be compressed
+    /// against them: no more than the sender offered; 0 before [`PROTOCOL_HISTORY`].
+    pub history_bytes: u64,
 }
 
 /// How far the receiver is. Cumulative; *acknowledged* always means durable.

@@ -9,10 +9,12 @@ mod intake;
 
 use crate::admission::check_epoch;
 use crate::limits::{
-    BATCH_BYTES_MAX, HASH_REQUESTS_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_WINDOW_BYTES, LOG_WINDOW_BYTES,
-    SILENCE_MS_MAX,
+    BATCH_BYTES_MAX, HASH_REQUESTS_MAX, HISTORY_BYTES_MAX, IMAGE_DATA_BYTES_MAX,
+    IMAGE_WINDOW_BYTES, LOG_WINDOW_BYTES, SILENCE_MS_MAX,
 };
-use crate::message::{Ack, Message, Open, PROTOCOL_MAX, PROTOCOL_MIN, RequestId, Welcome};
+use crate::message::{
+    Ack, Message, Open, PROTOCOL_HISTORY, PROTOCOL_MAX, PROTOCOL_MIN, RequestId, Welcome,
+};
 use crate::{
     Batch, Durable, HashReply, HashRequest, ImageData, ReceiverPosition, Refusal, SourceIdentity,
     Ticks,
@@ -28,11 +30,17 @@ pub struct ReceiverOptions {
     pub log_window_bytes: u64,
     /// Bytes of image pieces that may be unanswered.
     pub image_window_bytes: u64,
+    /// Bytes of records to remember at most, see [`Welcome::history_bytes`].
+    pub history_bytes_max: u64,
 }
 
 impl Default for ReceiverOptions {
     fn default() -> Self {
-        Self { log_window_bytes: LOG_WINDOW_BYTES, image_window_bytes: IMAGE_WINDOW_BYTES }
+        Self {
+            log_window_bytes: LOG_WINDOW_BYTES,
+            image_window_bytes: IMAGE_WINDOW_BYTES,
+            history_bytes_max: HISTORY_BYTES_MAX,
+        }
     }
 }
 
@@ -111,7 +119,7 @@ pub struct Receiver {
 #[derive(Debug)]
 enum State {
     AwaitOpen,
-    Opening { lineage: Lineage },
+    Opening { lineage: Lineage, version: u16, history_bytes: u64 },
     Live(Box<Live>),
     Ended,
 }
@@ -249,8 +257,11 @@ impl Receiver {
             (_, Message::Ping(clock)) => out.push(ReceiverEffect::Send(Message::Pong(clock))),
             (_, Message::Close(_)) => return Err(None),
             (State::AwaitOpen, Message::Open(open)) => {
-                check_versions(&open)?;
-                self.state = State::Opening { lineage: open.identity.lineage.clone() };
+                let version = agree_version(&open)?;
+                let history = if version >= PROTOCOL_HISTORY { open.history_bytes } else { 0 };
+                let history_bytes = history.min(self.options.history_bytes_max);
+                let lineage = open.identity.lineage.clone();
+                self.state = State::Opening { lineage, version, history_bytes };
                 out.push(ReceiverEffect::Open(open.identity));
             }
             (State::Live(live), Message::Batch(batch)) => live.batch(&self.options, batch, out)?,
@@ -277,10 +288,11 @@ impl Receiver {
         position: ReceiverPosition,
         out: &mut Vec<ReceiverEffect>,
     ) -> Result<(), Option<Refusal>> {
-        let State::Opening { lineage } = &self.state else {
+        let State::Opening { lineage, version, history_bytes } = &self.state else {
             return Err(Some(protocol("opened without having been asked")));
         };
         let durable = Durable { here: position.durable, at_target: position.durable_at_target };
+        let (version, history_bytes) = (*version, *history_bytes);
         let credit = self.options.log_window_bytes;
         let live = Live {
             lineage: lineage.clone(),
@@ -298,10 +310,11 @@ impl Receiver {
         };
         self.state = State::Live(Box::new(live));
         out.push(ReceiverEffect::Send(Message::Welcome(Welcome {
-            version: PROTOCOL_MAX,
+            version,
             position,
             credit,
             image_window: self.options.image_window_bytes,
+            history_bytes,
         })));
         out.push(ReceiverEffect::Watch(durable));
         Ok(())
@@ -412,10 +425,11 @@ impl Live {
     }
 }
 
-fn check_versions(open: &Open) -> Result<(), Refusal> {
-    let common = open.version_max.min(PROTOCOL_MAX) >= open.version_min.max(PROTOCOL_MIN);
-    if common {
-        return Ok(());
+/// The newest version that both speak.
+fn agree_version(open: &Open) -> Result<u16, Refusal> {
+    let newest = open.version_max.min(PROTOCOL_MAX);
+    if newest >= open.version_min.max(PROTOCOL_MIN) {
+        return Ok(newest);
     }
     let (min, max) = (open.version_min, open.version_max);
     let detail =

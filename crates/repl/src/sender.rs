@@ -31,6 +31,9 @@ pub struct SenderOptions {
     /// when the owner says [`SenderInput::Restart`]. Refusals of class fenced are never tried again
     /// by themselves.
     pub retry_permanent_ms: Option<u64>,
+    /// Bytes of records to remember at most, see [`Welcome::history_bytes`]; 0: for a link where
+    /// bytes cost less than memory.
+    pub history_bytes: u64,
 }
 
 /// What happens to a sender.
@@ -281,6 +284,7 @@ impl Sender {
             version_min: PROTOCOL_MIN,
             version_max: PROTOCOL_MAX,
             identity: identity.clone(),
+            history_bytes: self.options.history_bytes,
         };
         self.state = State::Opening { identity };
         out.push(SenderEffect::Send(Message::Open(open)));
@@ -348,7 +352,7 @@ impl Sender {
         welcome: Welcome,
         out: &mut Vec<SenderEffect>,
     ) -> Result<(), Refusal> {
-        let link = Link::new(identity, &welcome)?;
+        let link = Link::new(identity, &welcome, self.options.history_bytes)?;
         self.state = State::Resuming { link: Box::new(link) };
         out.push(SenderEffect::Resume(welcome.position));
         Ok(())

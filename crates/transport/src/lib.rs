@@ -18,6 +18,7 @@
 //! # Where to start
 //! [`run_sender`] and [`serve_receiver`], then `sender/session.rs` and `receiver/session.rs`.
 
+mod limit;
 mod outbox;
 mod rate;
 pub mod receiver;
@@ -27,6 +28,7 @@ pub mod sender;
 pub mod testing;
 mod tls;
 
+pub use limit::Limiter;
 pub use receiver::{Authorize, ReceiverConfig, serve_receiver};
 pub use sender::{SenderConfig, SenderHandle, SenderStatus, run_sender};
 pub use tls::ConnectError;

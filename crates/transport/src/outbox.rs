@@ -27,11 +27,16 @@ impl Outbox {
     /// # Errors
     /// The message breaks a limit of the format.
     pub(crate) fn push(&mut self, message: &Message) -> Result<(), EncodeError> {
-        for part in self.encoder.encode(message)? {
+        for part in self.encoder.encode(message, self.bytes)? {
             self.bytes += part.len();
             self.parts.push_back(part);
         }
         Ok(())
+    }
+
+    /// Both ends have agreed to remember so many bytes of records.
+    pub(crate) fn agree(&mut self, history_bytes: u64) {
+        self.encoder.agree(history_bytes);
     }
 
     /// Bytes that wait.
@@ -44,19 +49,28 @@ impl Outbox {
         self.unflushed || !self.parts.is_empty()
     }
 
-    /// Writes some of it, or flushes when all is written; says how many bytes went out. May be
-    /// dropped at any time.
+    /// Writes some of it, at most about `bytes_max`, or flushes when all is written; says how many
+    /// bytes went out. May be dropped at any time.
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn write(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<usize> {
+    pub(crate) async fn write(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin),
+        bytes_max: usize,
+    ) -> io::Result<usize> {
         if self.parts.is_empty() {
             to.flush().await?;
             self.unflushed = false;
             return Ok(0);
         }
-        let slices: Vec<IoSlice<'_>> =
-            self.parts.iter().take(PARTS_MAX).map(|part| IoSlice::new(part)).collect();
+        let mut room = bytes_max;
+        let slices = self.parts.iter().take(PARTS_MAX).map_while(|part| {
+            let part = &part[..part.len().min(room)];
+            room -= part.len();
+            (!part.is_empty()).then(|| IoSlice::new(part))
+        });
+        let slices: Vec<IoSlice<'_>> = slices.collect();
         let written = to.write_vectored(&slices).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -82,7 +96,7 @@ impl Outbox {
     /// The connection is gone.
     pub(crate) async fn drain(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         while self.busy() {
-            self.write(to).await?;
+            self.write(to, usize::MAX).await?;
         }
         Ok(())
     }
@@ -92,6 +106,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use bytes::BytesMut;
+    use landfall_wire::Decoder;
     use tokio::io::AsyncReadExt;
 
     #[tokio::test]
@@ -105,7 +120,8 @@ mod tests {
             let mut bytes = BytesMut::new();
             while far.read_buf(&mut bytes).await.expect("open") > 0 {}
             let mut clocks = vec![];
-            while let Some(message) = landfall_wire::decode(&mut bytes).expect("ours") {
+            let mut decoder = Decoder::default();
+            while let Some(message) = decoder.decode(&mut bytes).expect("ours") {
                 clocks.push(message);
             }
             clocks

@@ -3,6 +3,7 @@
 
 mod session;
 
+use crate::limit::Limiter;
 use landfall_repl::limits::{
     HASH_BLOCK_BYTES_MIN, HASH_REQUESTS_MAX, HASHES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_WINDOW_BYTES,
     IMAGE_ZERO_BYTES_MAX,
@@ -35,6 +36,8 @@ pub struct SenderConfig {
     pub compression: Compression,
     /// Of the state machine.
     pub options: SenderOptions,
+    /// What replication may use of the link; shared by all senders that use it.
+    pub limiter: Arc<Limiter>,
 }
 
 /// How a sender is.

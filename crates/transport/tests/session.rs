@@ -10,7 +10,7 @@ use landfall_transport::testing::{
     Fault, Fleet, MemberTls, MemorySink, MemorySource, Proxy, identity, lock, record,
 };
 use landfall_transport::{
-    ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
+    Limiter, ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
 };
 use landfall_types::{DiskIndex, InstanceId, Lsn, WindowId};
 use landfall_wire::Compression;
@@ -63,6 +63,7 @@ impl Rig {
 
     fn send(&self, to: SocketAddr, source: &Arc<MemorySource>) -> SenderHandle {
         let config = SenderConfig {
+            limiter: Arc::new(Limiter::new(None)),
             address: to.to_string(),
             tls: Arc::clone(&self.agent.client),
             compression: Compression::Fast,
@@ -315,6 +316,7 @@ async fn noise_and_strangers_are_turned_away() {
     let mut noise = TcpStream::connect(rig.address).await.expect("listens");
     noise.write_all(&[0x41; 4096]).await.expect("connected");
     let mut config = SenderConfig {
+        limiter: Arc::new(Limiter::new(None)),
         address: rig.address.to_string(),
         tls: Fleet::new().member(Role::Agent).client,
         compression: Compression::Off,

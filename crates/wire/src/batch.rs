@@ -1,8 +1,10 @@
 //! The body of a batch: fixed fields, then the record headers, then the payloads; the last two may
-//! be compressed.
+//! be compressed, and the payloads against what the connection has carried before.
 
 use crate::DecodeError;
-use crate::encoder::{EncodeError, Squeeze};
+use crate::encoder::{EncodeError, Encoder};
+use crate::history::History;
+use crate::squeeze::{Effort, against_history, expand_against};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use landfall_repl::Batch;
 use landfall_repl::limits::BATCH_BYTES_MAX;
@@ -12,9 +14,12 @@ use landfall_types::{Chain, Epoch, EpochId, HEADER_BYTES, Incarnation, Record, R
 pub(crate) const PREFIX_BYTES: usize = 72;
 const CODEC_NONE: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
+const CODEC_HISTORY: u8 = 2;
+/// Level for the table of headers, which is small and regular.
+const TABLE_LEVEL: i32 = 3;
 const KIND: &str = "batch";
 
-pub(crate) fn encode(batch: &Batch, squeeze: &mut Squeeze) -> Result<Vec<Bytes>, EncodeError> {
+pub(crate) fn encode(batch: &Batch, encoder: &mut Encoder) -> Result<Vec<Bytes>, EncodeError> {
     let expanded = batch.bytes();
     if expanded > BATCH_BYTES_MAX {
         let (length, max) = (expanded, BATCH_BYTES_MAX);
@@ -25,23 +30,53 @@ pub(crate) fn encode(batch: &Batch, squeeze: &mut Squeeze) -> Result<Vec<Bytes>,
         table.put_slice(&record.header.encode());
     }
     let table = table.freeze();
-    let payloads = || batch.records.iter().map(|record| &record.payload).filter(|p| !p.is_empty());
-    let squeezed = squeeze.try_squeeze(expanded, || {
-        let mut whole = BytesMut::with_capacity(expanded);
-        whole.put_slice(&table);
-        payloads().for_each(|payload| whole.put_slice(payload));
-        whole
+    let squeezed = encoder.squeeze.effort(expanded).and_then(|effort| {
+        let squeezed = squeeze(batch, &table, expanded, effort, &encoder.history);
+        encoder.squeeze.judge(expanded, squeezed.1).map(|bytes| (squeezed.0, bytes))
     });
-    let codec = if squeezed.is_some() { CODEC_ZSTD } else { CODEC_NONE };
+    let codec = squeezed.as_ref().map_or(CODEC_NONE, |(codec, _)| *codec);
     let mut parts = vec![prefix(batch, codec, expanded)];
     match squeezed {
-        Some(squeezed) => parts.push(squeezed),
+        Some((_, squeezed)) => parts.push(squeezed),
         None => {
             parts.push(table);
-            parts.extend(payloads().cloned());
+            parts.extend(payloads(batch).cloned());
         }
     }
+    encoder.history.learn(batch);
     Ok(parts)
+}
+
+fn payloads(batch: &Batch) -> impl Iterator<Item = &Bytes> {
+    batch.records.iter().map(|record| &record.payload).filter(|payload| !payload.is_empty())
+}
+
+fn squeeze(
+    batch: &Batch,
+    table: &[u8],
+    expanded: usize,
+    effort: Effort,
+    history: &History,
+) -> (u8, Option<Bytes>) {
+    let mut whole = BytesMut::with_capacity(expanded);
+    if !(effort.history && history.is_on()) {
+        whole.put_slice(table);
+        payloads(batch).for_each(|payload| whole.put_slice(payload));
+        // An error of the compressor costs bandwidth, nothing else: the frame goes out as it is.
+        return (CODEC_ZSTD, zstd::bulk::compress(&whole, effort.level).ok().map(Bytes::from));
+    }
+    payloads(batch).for_each(|payload| whole.put_slice(payload));
+    let headers: Vec<RecordHeader> = batch.records.iter().map(|record| record.header).collect();
+    let squeezed = || {
+        let table = zstd::bulk::compress(table, TABLE_LEVEL).ok()?;
+        let payloads = against_history(history, &headers, &whole, effort.level)?;
+        let mut out = BytesMut::with_capacity(4 + table.len() + payloads.len());
+        out.put_u32_le(u32::try_from(table.len()).ok()?);
+        out.put_slice(&table);
+        out.put_slice(&payloads);
+        Some(out.freeze())
+    };
+    (CODEC_HISTORY, squeezed())
 }
 
 fn prefix(batch: &Batch, codec: u8, expanded: usize) -> Bytes {
@@ -62,7 +97,7 @@ fn prefix(batch: &Batch, codec: u8, expanded: usize) -> Bytes {
     out.freeze()
 }
 
-pub(crate) fn decode(mut body: Bytes) -> Result<Batch, DecodeError> {
+pub(crate) fn decode(mut body: Bytes, history: &mut History) -> Result<Batch, DecodeError> {
     if body.len() < PREFIX_BYTES {
         return Err(malformed("shorter than its fixed fields"));
     }
@@ -84,13 +119,55 @@ pub(crate) fn decode(mut body: Bytes) -> Result<Batch, DecodeError> {
         return Err(malformed("number of records or length out of bounds"));
     }
     let parent = (has_parent == 1).then_some(EpochId::new(parent));
-    Ok(Batch {
+    let records = if codec == CODEC_HISTORY {
+        remembered(body, count, expanded, history)?
+    } else {
+        let mut whole = expand(KIND, codec, body, expanded)?;
+        let headers = headers(&whole.split_to(count * HEADER_BYTES))?;
+        records(&headers, whole)?
+    };
+    let batch = Batch {
         epoch: Epoch { number, id: EpochId::new(id), parent },
         incarnation,
         chain_before: Chain::from_bytes(chain),
         source_position,
-        records: records(expand(KIND, codec, body, expanded)?, count)?,
-    })
+        records,
+    };
+    history.learn(&batch);
+    Ok(batch)
+}
+
+/// Length of the compressed table, the table, the payloads: the headers say which blocks the
+/// payloads were compressed against.
+fn remembered(
+    mut body: Bytes,
+    count: usize,
+    expanded: usize,
+    history: &History,
+) -> Result<Vec<Record>, DecodeError> {
+    if !history.is_on() {
+        return Err(malformed("a history that was not agreed"));
+    }
+    if body.len() < 4 {
+        return Err(malformed("shorter than its fixed fields"));
+    }
+    let table_bytes = body.get_u32_le() as usize;
+    if table_bytes > body.len() {
+        return Err(malformed("a table longer than the frame"));
+    }
+    let table = expand(KIND, CODEC_ZSTD, body.split_to(table_bytes), count * HEADER_BYTES)?;
+    let headers = headers(&table)?;
+    let announced = expanded - count * HEADER_BYTES;
+    let claimed = headers.iter().map(RecordHeader::payload_len).fold(0, u64::saturating_add);
+    if claimed != announced as u64 {
+        return Err(malformed("payloads are not as long as the headers say"));
+    }
+    let whole = expand_against(history, &headers, &body, announced)
+        .map_err(|what| DecodeError::History { announced, what })?;
+    if whole.len() != announced {
+        return Err(malformed("length is not the announced one"));
+    }
+    records(&headers, Bytes::from(whole))
 }
 
 /// `expanded` is bounded by the caller, so a small frame can't ask for much memory.
@@ -116,20 +193,22 @@ pub(crate) fn expand(
     }
 }
 
-/// The table of headers, then the payloads in the same order; each payload is a slice of the frame,
-/// not a copy.
-fn records(mut whole: Bytes, count: usize) -> Result<Vec<Record>, DecodeError> {
-    let table = whole.split_to(count * HEADER_BYTES);
-    let mut records = Vec::with_capacity(count);
-    for raw in table.as_chunks::<HEADER_BYTES>().0 {
-        let header = RecordHeader::decode(raw).map_err(DecodeError::Record)?;
+fn headers(table: &[u8]) -> Result<Vec<RecordHeader>, DecodeError> {
+    let rows = table.as_chunks::<HEADER_BYTES>().0;
+    rows.iter().map(|row| RecordHeader::decode(row).map_err(DecodeError::Record)).collect()
+}
+
+/// The payloads in the order of the headers; each is a slice of the frame, not a copy.
+fn records(headers: &[RecordHeader], mut payloads: Bytes) -> Result<Vec<Record>, DecodeError> {
+    let mut records = Vec::with_capacity(headers.len());
+    for header in headers {
         let length = usize::try_from(header.payload_len()).unwrap_or(usize::MAX);
-        if length > whole.len() {
+        if length > payloads.len() {
             return Err(malformed("payloads are shorter than the headers say"));
         }
-        records.push(Record { header, payload: whole.split_to(length) });
+        records.push(Record { header: *header, payload: payloads.split_to(length) });
     }
-    if !whole.is_empty() {
+    if !payloads.is_empty() {
         return Err(malformed("bytes after the last payload"));
     }
     Ok(records)

@@ -1,6 +1,7 @@
 //! Which body belongs to which message.
 
-use crate::encoder::{EncodeError, Squeeze};
+use crate::decoder::Decoder;
+use crate::encoder::{EncodeError, Encoder};
 use crate::frame::FrameType;
 use crate::shape::{
     AckShape, ClockShape, CloseShape, HashReplyShape, HashRequestShape, ImageAckShape, OpenShape,
@@ -12,10 +13,12 @@ use landfall_repl::limits::{HASH_BLOCK_BYTES_MIN, HASHES_MAX};
 use landfall_repl::{HashReply, HashRequest, Message, Open, Refusal, RequestId};
 use landfall_types::{DiskIndex, Lsn};
 
-pub(crate) fn encode(message: &Message, squeeze: &mut Squeeze) -> Result<Vec<Bytes>, EncodeError> {
+pub(crate) fn encode(message: &Message, encoder: &mut Encoder) -> Result<Vec<Bytes>, EncodeError> {
     Ok(match message {
-        Message::Batch(batch) => batch::encode(batch, squeeze)?,
-        Message::ImageData { request, piece } => image::encode(*request, piece, squeeze)?,
+        Message::Batch(batch) => batch::encode(batch, encoder)?,
+        Message::ImageData { request, piece } => {
+            image::encode(*request, piece, &mut encoder.squeeze)?
+        }
         small => vec![encode_small(small)],
     })
 }
@@ -23,9 +26,7 @@ pub(crate) fn encode(message: &Message, squeeze: &mut Squeeze) -> Result<Vec<Byt
 fn encode_small(message: &Message) -> Bytes {
     match message {
         Message::Batch(_) | Message::ImageData { .. } => unreachable!("binary, see encode"),
-        Message::Open(open) => {
-            cbor(&OpenShape::new(open.version_min, open.version_max, &open.identity))
-        }
+        Message::Open(open) => cbor(&OpenShape::new(open)),
         Message::Welcome(welcome) => cbor(&WelcomeShape::new(welcome)),
         Message::Ack(ack) => cbor(&AckShape::from(ack)),
         Message::ImageAck { request, result } => cbor(&ImageAckShape {
@@ -50,10 +51,14 @@ fn encode_small(message: &Message) -> Bytes {
     }
 }
 
-pub(crate) fn decode(kind: FrameType, body: Bytes) -> Result<Message, DecodeError> {
+pub(crate) fn decode(
+    kind: FrameType,
+    body: Bytes,
+    decoder: &mut Decoder,
+) -> Result<Message, DecodeError> {
     let malformed = |what| DecodeError::Malformed { kind: kind.name(), what };
     Ok(match kind {
-        FrameType::Batch => Message::Batch(batch::decode(body)?),
+        FrameType::Batch => Message::Batch(batch::decode(body, &mut decoder.history)?),
         FrameType::ImageData => {
             let (request, piece) = image::decode(body)?;
             Message::ImageData { request, piece }
@@ -61,8 +66,9 @@ pub(crate) fn decode(kind: FrameType, body: Bytes) -> Result<Message, DecodeErro
         FrameType::Open => {
             let shape: OpenShape = uncbor(kind, &body)?;
             let (version_min, version_max) = (shape.version_min, shape.version_max);
+            let history_bytes = shape.history_bytes.unwrap_or(0);
             let identity = shape.identity().map_err(malformed)?;
-            Message::Open(Open { version_min, version_max, identity })
+            Message::Open(Open { version_min, version_max, identity, history_bytes })
         }
         FrameType::Welcome => {
             Message::Welcome(uncbor::<WelcomeShape>(kind, &body)?.welcome().map_err(malformed)?)

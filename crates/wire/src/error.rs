@@ -63,6 +63,17 @@ pub enum DecodeError {
         #[source]
         source: Option<std::io::Error>,
     },
+    /// A batch compressed against what the connection carried before does not expand: the two
+    /// ends remember different things.
+    #[error(
+        "the batch can't be expanded to {announced} bytes with what was received before: {what}"
+    )]
+    History {
+        /// Bytes announced.
+        announced: usize,
+        /// What the codec says.
+        what: &'static str,
+    },
 }
 
 impl DecodeError {
@@ -80,7 +91,8 @@ impl DecodeError {
             | Self::Malformed { .. }
             | Self::Record(_)
             | Self::Cbor { .. }
-            | Self::Expand { .. } => Class::Bug,
+            | Self::Expand { .. }
+            | Self::History { .. } => Class::Bug,
         }
     }
 

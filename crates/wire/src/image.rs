@@ -1,7 +1,8 @@
 //! The body of an image piece: fixed fields, then the data.
 
 use crate::DecodeError;
-use crate::encoder::{EncodeError, Squeeze};
+use crate::encoder::EncodeError;
+use crate::squeeze::Squeeze;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use landfall_repl::limits::{IMAGE_DATA_BYTES_MAX, IMAGE_ZERO_BYTES_MAX};
 use landfall_repl::{ImageData, RequestId};

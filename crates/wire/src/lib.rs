@@ -17,7 +17,8 @@
 //!   codecs are refused.
 //!
 //! # Where to start
-//! [`Encoder`] and [`decode`].
+//! [`Encoder`] and [`Decoder`]; then `history.rs` (what both ends remember, so that a batch is
+//! compressed against what its blocks held before).
 //!
 //! Deliberately absent: sockets (`landfall-transport`), the rules of a session (`landfall-repl`),
 //! and the layout of a record header, which is the same on disk (`landfall-types`,
@@ -29,11 +30,14 @@ mod decoder;
 mod encoder;
 mod error;
 mod frame;
+mod history;
 mod image;
 mod refusal;
 mod shape;
+mod squeeze;
 
-pub use decoder::decode;
-pub use encoder::{Compression, EncodeError, Encoder};
+pub use decoder::Decoder;
+pub use encoder::{EncodeError, Encoder};
 pub use error::DecodeError;
 pub use frame::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION, MAGIC};
+pub use squeeze::Compression;

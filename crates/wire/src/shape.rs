@@ -3,7 +3,7 @@
 //! (`docs/formats/wire.md`).
 
 use landfall_repl::limits::{DISKS_MAX, OPEN_WINDOWS_MAX};
-use landfall_repl::{Durable, ImageCopyPosition, ReceiverPosition, SourceIdentity};
+use landfall_repl::{Durable, ImageCopyPosition, Open, ReceiverPosition, SourceIdentity};
 use landfall_types::{
     Chain, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, LineageEntry, Lsn,
     ReplicaId, WindowId,
@@ -68,13 +68,17 @@ pub(crate) struct OpenShape {
     incarnation: u64,
     #[cbor(n(5), with = "minicbor::bytes")]
     instance: [u8; 16],
+    #[n(6)]
+    pub(crate) history_bytes: Option<u64>,
 }
 
 impl OpenShape {
-    pub(crate) fn new(version_min: u16, version_max: u16, identity: &SourceIdentity) -> Self {
+    pub(crate) fn new(open: &Open) -> Self {
+        let identity = &open.identity;
         Self {
-            version_min,
-            version_max,
+            version_min: open.version_min,
+            version_max: open.version_max,
+            history_bytes: (open.history_bytes > 0).then_some(open.history_bytes),
             replica: *identity.replica.as_bytes(),
             lineage: entries(&identity.lineage),
             incarnation: identity.incarnation.get(),
@@ -102,6 +106,8 @@ pub(crate) struct WelcomeShape {
     pub(crate) image_window: u64,
     #[n(3)]
     position: PositionShape,
+    #[n(4)]
+    history_bytes: Option<u64>,
 }
 
 #[derive(Encode, Decode)]
@@ -155,6 +161,7 @@ impl WelcomeShape {
             version: welcome.version,
             credit: welcome.credit,
             image_window: welcome.image_window,
+            history_bytes: (welcome.history_bytes > 0).then_some(welcome.history_bytes),
             position: PositionShape {
                 lineage: entries(&position.lineage),
                 incarnation: position.incarnation.get(),
@@ -189,6 +196,7 @@ impl WelcomeShape {
             version: self.version,
             credit: self.credit,
             image_window: self.image_window,
+            history_bytes: self.history_bytes.unwrap_or(0),
             position: ReceiverPosition {
                 lineage: lineage(position.lineage)?,
                 incarnation: Incarnation::new(position.incarnation),

@@ -8,17 +8,17 @@ use landfall_repl::limits::{BATCH_BYTES_MAX, HASHES_MAX, IMAGE_DATA_BYTES_MAX};
 use landfall_repl::{Batch, HashReply, HashRequest, Message, RequestId};
 use landfall_types::{DiskIndex, Lsn, PAYLOAD_BYTES_MAX, Record};
 use landfall_wire::{
-    Compression, DecodeError, EncodeError, Encoder, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, decode,
+    Compression, DecodeError, Decoder, EncodeError, Encoder, FRAME_BYTES_MAX, FRAME_HEADER_BYTES,
 };
 
 fn frame(message: &Message) -> Vec<u8> {
     frame_with(Compression::Off, message)
 }
 fn frame_with(compression: Compression, message: &Message) -> Vec<u8> {
-    Encoder::new(compression).encode(message).expect("within limits").concat()
+    Encoder::new(compression).encode(message, 0).expect("within limits").concat()
 }
 fn read(bytes: &[u8]) -> Result<Option<Message>, DecodeError> {
-    decode(&mut BytesMut::from(bytes))
+    Decoder::default().decode(&mut BytesMut::from(bytes))
 }
 /// Sets the checksum right, so that what lies behind it is reached.
 fn reseal(frame: &mut [u8]) {
@@ -63,7 +63,7 @@ fn a_stream_comes_back_message_by_message_however_it_is_cut() {
         let (mut arrived, mut out) = (BytesMut::new(), vec![]);
         for chunk in stream.chunks(step) {
             arrived.extend_from_slice(chunk);
-            while let Some(message) = decode(&mut arrived).expect("ours") {
+            while let Some(message) = Decoder::default().decode(&mut arrived).expect("ours") {
                 out.push(message);
             }
         }
@@ -99,7 +99,7 @@ fn limits_hold_on_both_sides() {
     assert!(bytes.len() <= FRAME_BYTES_MAX);
     assert_eq!(read(&bytes).expect("ours"), Some(Message::Batch(most)));
     let more = Batch { records: vec![full; count + 1], ..samples::batch() };
-    let refused = Encoder::new(Compression::Off).encode(&Message::Batch(more));
+    let refused = Encoder::new(Compression::Off).encode(&Message::Batch(more), 0);
     assert!(matches!(refused, Err(EncodeError::TooLong { kind: "batch", .. })));
 
     let image = |len| {
@@ -110,11 +110,11 @@ fn limits_hold_on_both_sides() {
         read(&frame(&image(IMAGE_DATA_BYTES_MAX))).expect("ours"),
         Some(image(IMAGE_DATA_BYTES_MAX))
     );
-    assert!(Encoder::default().encode(&image(IMAGE_DATA_BYTES_MAX * 2)).is_err());
+    assert!(Encoder::default().encode(&image(IMAGE_DATA_BYTES_MAX * 2), 0).is_err());
     let mut short = samples::piece(Some(Bytes::from_static(b"abc")));
     short.length = 4;
     let refused =
-        Encoder::default().encode(&Message::ImageData { request: RequestId(1), piece: short });
+        Encoder::default().encode(&Message::ImageData { request: RequestId(1), piece: short }, 0);
     assert_eq!(refused, Err(EncodeError::ImageLength { length: 4, data: 3 }));
 
     let reply = |count| Message::HashReply {

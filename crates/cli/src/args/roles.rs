@@ -1,4 +1,5 @@
 use clap::{Args, Subcommand};
+use landfall_model::BandwidthPlan;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -63,6 +64,10 @@ Example:
       --server https://192.0.2.10:7600 --fingerprint 3f…9a --passphrase-file /root/passphrase \\
       --listen 192.0.2.20:7610")]
 pub(crate) struct ProcessServerArgs {
+    /// What replication may use of the link to the next hop, until `landfall bandwidth` sets
+    /// another plan; in local time, for instance "20MiB/s, mon-fri 08:00-18:00 5MiB/s"
+    #[arg(long, default_value = "unlimited", value_name = "PLAN")]
+    pub(crate) bandwidth: BandwidthPlan,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// Address of its replication listener

@@ -47,7 +47,8 @@ pub(super) async fn process_server(args: ProcessServerArgs) -> Result<(), Failur
         state_dir: args.node.state,
         listen: args.listen,
         cache_bytes: CACHE_BYTES,
-        compression: Compression::Fast,
+        compression: Compression::Adaptive,
+        bandwidth: args.bandwidth,
     };
     let run = landfall_process_server::run(config, shutdown);
     Ok(run.await.map_err(anyhow::Error::new)?)

@@ -9,7 +9,14 @@ struct Rig(Receiver);
 
 impl Rig {
     fn new() -> Self {
-        Self(Receiver::new(NOW, ReceiverOptions { log_window_bytes: 400, image_window_bytes: 100 }))
+        Self(Receiver::new(
+            NOW,
+            ReceiverOptions {
+                log_window_bytes: 400,
+                image_window_bytes: 100,
+                history_bytes_max: 50,
+            },
+        ))
     }
     fn live(durable: u64) -> Self {
         let mut rig = Self::new();
@@ -37,7 +44,7 @@ impl Rig {
 }
 
 fn open() -> Message {
-    Message::Open(Open { version_min: 1, version_max: 1, identity: identity() })
+    Message::Open(Open { version_min: 1, version_max: 1, identity: identity(), history_bytes: 80 })
 }
 fn durable(here: u64, at_target: u64) -> Durable {
     Durable { here: Lsn::new(here), at_target: Lsn::new(at_target) }
@@ -116,7 +123,7 @@ fn a_batch_of_an_epoch_that_is_over_is_fenced() {
     let new = Epoch { number: 2, id: EpochId::new(2), parent: Some(EpochId::new(1)) };
     let mut identity = identity();
     identity.lineage = identity.lineage.extend(new, Lsn::new(4)).expect("rises");
-    rig.say(Message::Open(Open { version_min: 1, version_max: 3, identity }));
+    rig.say(Message::Open(Open { version_min: 1, version_max: 3, identity, history_bytes: 80 }));
     rig.on(ReceiverInput::Opened(Ok(position(4))));
     let current = new;
     let refusal = Refusal::Fenced { offered: batch(5, 5).epoch, current };
@@ -225,11 +232,32 @@ fn the_sinks_refusals_are_told_to_the_sender() {
     ends_with(&Rig::live(0).on(ReceiverInput::Progress(Err(superseded.clone()))), &superseded);
 }
 
+/// Version N speaks with N − 1: in its version, and without what only N has.
+#[test]
+fn the_newest_common_version_is_spoken() {
+    let agreed = |version_max, history_bytes| {
+        let mut rig = Rig::new();
+        let open = Open { version_min: 1, version_max, identity: identity(), history_bytes };
+        rig.say(Message::Open(open));
+        let effects = rig.on(ReceiverInput::Opened(Ok(position(0))));
+        let ReceiverEffect::Send(Message::Welcome(welcome)) = &effects[0] else {
+            panic!("{effects:?}")
+        };
+        (welcome.version, welcome.history_bytes)
+    };
+    assert_eq!(agreed(1, 80), (1, 0));
+    assert_eq!(agreed(2, 80), (2, 50), "no more than the receiver is ready for");
+    assert_eq!(agreed(2, 30), (2, 30), "no more than was offered");
+    assert_eq!(agreed(9, 0), (PROTOCOL_MAX, 0));
+}
+
 #[test]
 fn versions_without_overlap_are_refused() {
-    for (min, max, fits) in [(1, 1, true), (1, 9, true), (0, 1, true), (2, 9, false), (0, 0, false)]
+    for (min, max, fits) in
+        [(1, 1, true), (1, 9, true), (0, 1, true), (2, 9, true), (3, 9, false), (0, 0, false)]
     {
-        let open = Open { version_min: min, version_max: max, identity: identity() };
+        let open =
+            Open { version_min: min, version_max: max, identity: identity(), history_bytes: 0 };
         let effects = Rig::new().say(Message::Open(open));
         assert_eq!(matches!(effects[0], ReceiverEffect::Open(_)), fits, "{min}..={max}");
     }

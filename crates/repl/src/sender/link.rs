@@ -2,7 +2,7 @@
 
 use crate::admission::check_epoch;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_TARGET};
-use crate::message::{Ack, PROTOCOL_MAX, PROTOCOL_MIN, Welcome};
+use crate::message::{Ack, PROTOCOL_HISTORY, PROTOCOL_MAX, PROTOCOL_MIN, Welcome};
 use crate::{Batch, Durable, Refusal, SourceIdentity};
 use landfall_types::{Chain, Lineage, Lsn};
 
@@ -20,12 +20,21 @@ pub(super) struct Link {
 impl Link {
     /// # Errors
     /// The receiver's answer does not fit the history that we announced.
-    pub(super) fn new(identity: &SourceIdentity, welcome: &Welcome) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        identity: &SourceIdentity,
+        welcome: &Welcome,
+        history_bytes: u64,
+    ) -> Result<Self, Refusal> {
         let position = &welcome.position;
         let (ours, theirs) = (&identity.lineage, &position.lineage);
         let durable = Durable { here: position.durable, at_target: position.durable_at_target };
         if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.version) {
             return Err(protocol("the receiver chose a version that was not offered"));
+        }
+        if welcome.history_bytes > history_bytes
+            || (welcome.version < PROTOCOL_HISTORY && welcome.history_bytes > 0)
+        {
+            return Err(protocol("the receiver would remember more than was offered"));
         }
         if durable.at_target > durable.here {
             return Err(protocol("the receiver claims more durable behind it than it has itself"));

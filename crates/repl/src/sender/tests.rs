@@ -51,7 +51,7 @@ impl Rig {
 fn welcome(durable: u64) -> Message {
     let position = position(durable);
     let (version, credit) = (1, LOG_WINDOW_BYTES);
-    Message::Welcome(Welcome { version, position, credit, image_window: 20 })
+    Message::Welcome(Welcome { version, position, credit, image_window: 20, history_bytes: 0 })
 }
 fn read(from: Lsn) -> SenderEffect {
     SenderEffect::Read { from, bytes_max: crate::limits::BATCH_BYTES_TARGET }
@@ -122,7 +122,13 @@ fn lineages_are_compared_from_this_side_too() {
         let mut position = position(durable);
         position.lineage = lineage;
         let (version, credit) = (1, 100);
-        Rig::opening().say(Message::Welcome(Welcome { version, position, credit, image_window: 9 }))
+        Rig::opening().say(Message::Welcome(Welcome {
+            version,
+            position,
+            credit,
+            image_window: 9,
+            history_bytes: 0,
+        }))
     };
     let newer = Epoch { number: 2, id: EpochId::new(9), parent: Some(epoch().id) };
     gives_up(&with(identity().lineage.extend(newer, Lsn::new(3)).expect("rises"), 3), "fenced");
@@ -130,10 +136,23 @@ fn lineages_are_compared_from_this_side_too() {
     let mut too_new = position(3);
     too_new.durable_at_target = Lsn::new(4);
     let (version, credit) = (1, 100);
-    let welcome = Welcome { version, position: too_new, credit, image_window: 9 };
+    let welcome = Welcome { version, position: too_new, credit, image_window: 9, history_bytes: 0 };
     gives_up(&Rig::opening().say(Message::Welcome(welcome.clone())), "protocol");
-    let version = Welcome { version: 2, position: position(3), ..welcome };
+    let version = Welcome { version: 3, position: position(3), ..welcome };
     gives_up(&Rig::opening().say(Message::Welcome(version)), "protocol");
+}
+
+/// A receiver must not remember more than was offered, nor anything in a version that has no
+/// history: its memory and the sender's would differ.
+#[test]
+fn no_more_is_remembered_than_was_offered() {
+    let link = |version, offered, agreed| {
+        let (position, credit) = (position(3), 100);
+        let welcome = Welcome { version, position, credit, image_window: 9, history_bytes: agreed };
+        link::Link::new(&identity(), &welcome, offered).is_ok()
+    };
+    assert!(link(1, 50, 0) && link(2, 50, 0) && link(2, 50, 50) && link(2, 50, 20));
+    assert!(!link(2, 50, 51) && !link(1, 50, 50) && !link(2, 0, 1));
 }
 
 /// Guards P6 and T-1: what a refusal of each class leads to.
@@ -159,7 +178,7 @@ fn refusals_are_retried_by_their_class() {
         assert_eq!(rig.wait_ms(), wait, "{reason:?}");
         assert_eq!(rig.0.phase() == SenderPhase::Stopped, wait.is_none());
     }
-    let slow = SenderOptions { retry_permanent_ms: Some(5_000) };
+    let slow = SenderOptions { retry_permanent_ms: Some(5_000), ..SenderOptions::default() };
     for (reason, wait) in [(permanent, Some(5_000)), (fenced, None)] {
         let mut rig = Rig::opening();
         rig.0.options = slow;

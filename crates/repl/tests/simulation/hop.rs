@@ -236,7 +236,11 @@ impl Hop {
 
 impl Connection {
     fn new(id: u64, now: Ticks) -> Self {
-        let options = ReceiverOptions { log_window_bytes: 300, image_window_bytes: 300 };
+        let options = ReceiverOptions {
+            log_window_bytes: 300,
+            image_window_bytes: 300,
+            history_bytes_max: 4096,
+        };
         Self {
             id,
             receiver: Receiver::new(now, options),

@@ -128,7 +128,7 @@ impl World {
         };
         let target = Target::new(identity.lineage.clone(), instance, bug);
         let agent = Agent::new(identity, [0; BLOCKS], (Lsn::ZERO, Chain::ROOT), bug);
-        let patient = SenderOptions { retry_permanent_ms: Some(1_000) };
+        let patient = SenderOptions { retry_permanent_ms: Some(1_000), history_bytes: 0 };
         Self {
             rng,
             mix,

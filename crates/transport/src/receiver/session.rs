@@ -9,6 +9,7 @@ use landfall_repl::{
     Batch, Durable, HashReply, HashRequest, ImageData, LogSink, Message, Receiver, ReceiverEffect,
     ReceiverInput, ReceiverPosition, Refusal, RequestId, SessionToken, Ticks,
 };
+use landfall_wire::Decoder;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ struct Task {
     reader: ReadHalf<Stream>,
     writer: WriteHalf<Stream>,
     arrived: BytesMut,
+    decoder: Decoder,
     outbox: Outbox,
     calls: Calls,
     session: Option<SessionToken>,
@@ -86,6 +88,7 @@ pub(super) async fn run(
         reader,
         writer,
         arrived: BytesMut::with_capacity(READ_BYTES),
+        decoder: Decoder::default(),
         outbox: Outbox::new(COMPRESSION),
         calls: Calls::new(),
         session: None,
@@ -126,7 +129,7 @@ impl Task {
         let busy = self.outbox.busy();
         self.arrived.reserve(READ_BYTES);
         tokio::select! {
-            result = self.outbox.write(&mut self.writer), if busy => Event::Written(result),
+            result = self.outbox.write(&mut self.writer, usize::MAX), if busy => Event::Written(result),
             result = self.reader.read_buf(&mut self.arrived) => Event::Arrived(result),
             result = self.calls.opening.next() => Event::Opened(result),
             result = self.calls.appending.next() => Event::Appended(result),
@@ -166,7 +169,7 @@ impl Task {
 
     fn arrived(&mut self) {
         while !self.receiver.ended() {
-            match landfall_wire::decode(&mut self.arrived) {
+            match self.decoder.decode(&mut self.arrived) {
                 Ok(None) => return,
                 Ok(Some(message)) => self.input(ReceiverInput::Message(message)),
                 Err(error) => {
@@ -217,6 +220,10 @@ impl Task {
             }
             ReceiverEffect::Hash { request, ask } => self.calls.hashes.push_back((request, ask)),
             ReceiverEffect::Send(message) => {
+                if let Message::Welcome(welcome) = &message {
+                    // Before the first batch can arrive: the sender has not heard it yet.
+                    self.decoder.agree(welcome.history_bytes);
+                }
                 if let Err(error) = self.outbox.push(&message) {
                     // The sink's answer breaks a limit; the sender will hear nothing and ask again
                     // elsewhere.

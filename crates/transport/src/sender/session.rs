@@ -1,6 +1,7 @@
 //! The task of one sender.
 
 use super::{Command, OUTBOX_BYTES_MAX, SenderConfig, SenderStatus};
+use crate::limit::{Limiter, Turn};
 use crate::outbox::Outbox;
 use crate::rate::Rate;
 use crate::running::Running;
@@ -10,6 +11,7 @@ use landfall_repl::{
     Answer, Batch, LogSource, Message, Refusal, RequestId, Sender, SenderEffect, SenderInput,
     SenderPhase, Ticks,
 };
+use landfall_wire::Decoder;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -43,7 +45,11 @@ struct Connection {
     reader: ReadHalf<Stream>,
     writer: WriteHalf<Stream>,
     arrived: BytesMut,
+    decoder: Decoder,
     outbox: Outbox,
+    /// The next write on a link with a limit; kept when the wait for it is dropped.
+    turn: Option<Turn>,
+    limiter: Arc<Limiter>,
 }
 
 struct Task {
@@ -130,8 +136,16 @@ impl Task {
             Event::Connected(Ok(stream)) => {
                 let (reader, writer) = tokio::io::split(*stream);
                 let outbox = Outbox::new(self.config.compression);
-                let arrived = BytesMut::with_capacity(READ_BYTES);
-                self.connection = Some(Connection { reader, writer, arrived, outbox });
+                let (arrived, decoder) = (BytesMut::with_capacity(READ_BYTES), Decoder::default());
+                self.connection = Some(Connection {
+                    reader,
+                    writer,
+                    arrived,
+                    decoder,
+                    outbox,
+                    turn: None,
+                    limiter: Arc::clone(&self.config.limiter),
+                });
                 self.publish.send_modify(|status| status.connect_error = None);
                 self.input(SenderInput::Connected(self.source.identity()));
             }
@@ -155,9 +169,14 @@ impl Task {
 
     fn arrived(&mut self) {
         while let Some(connection) = &mut self.connection {
-            match landfall_wire::decode(&mut connection.arrived) {
+            match connection.decoder.decode(&mut connection.arrived) {
                 Ok(None) => return,
-                Ok(Some(message)) => self.input(SenderInput::Message(message)),
+                Ok(Some(message)) => {
+                    if let Message::Welcome(welcome) = &message {
+                        connection.outbox.agree(welcome.history_bytes);
+                    }
+                    self.input(SenderInput::Message(message));
+                }
                 Err(error) => {
                     tracing::warn!(address = %self.config.address, %error, "not a message");
                     let refusal = error.refusal();
@@ -281,11 +300,31 @@ impl Task {
 async fn network(connection: Option<&mut Connection>) -> Event {
     let Some(connection) = connection else { return std::future::pending().await };
     let busy = connection.outbox.busy();
-    connection.arrived.reserve(READ_BYTES);
+    let Connection { reader, writer, arrived, outbox, turn, limiter, .. } = connection;
+    arrived.reserve(READ_BYTES);
     tokio::select! {
-        result = connection.outbox.write(&mut connection.writer), if busy => Event::Written(result),
-        result = connection.reader.read_buf(&mut connection.arrived) => Event::Arrived(result),
+        result = paced(writer, outbox, turn, limiter), if busy => Event::Written(result),
+        result = reader.read_buf(arrived) => Event::Arrived(result),
     }
+}
+
+/// Writes when it is this session's turn on the link.
+async fn paced(
+    writer: &mut WriteHalf<Stream>,
+    outbox: &mut Outbox,
+    turn: &mut Option<Turn>,
+    limiter: &Limiter,
+) -> io::Result<usize> {
+    if turn.is_none() && outbox.bytes() > 0 {
+        *turn = limiter.turn(Instant::now());
+    }
+    let Some(Turn { due, bytes }) = *turn else { return outbox.write(writer, usize::MAX).await };
+    tokio::time::sleep_until(due).await;
+    let written = outbox.write(writer, usize::try_from(bytes).unwrap_or(usize::MAX)).await?;
+    let rest = bytes.saturating_sub(written as u64);
+    // What is left of the turn is for the next frames, unless there are none.
+    *turn = (rest > 0 && outbox.bytes() > 0).then_some(Turn { due, bytes: rest });
+    Ok(written)
 }
 
 fn with_causes(error: &dyn Error) -> String {

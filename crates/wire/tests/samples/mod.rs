@@ -89,8 +89,13 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         open_windows: vec![WindowId(3), WindowId(3)],
     };
     let bare = ReceiverPosition { image_copy: None, open_windows: vec![], ..position.clone() };
-    let welcome =
-        |position| Welcome { version: 1, position, credit: 1 << 24, image_window: 1 << 23 };
+    let welcome = |position| Welcome {
+        version: 1,
+        position,
+        credit: 1 << 24,
+        image_window: 1 << 23,
+        history_bytes: 0,
+    };
     let ack = Ack {
         received: Lsn::new(60),
         durable: Durable { here: Lsn::new(58), at_target: Lsn::new(50) },
@@ -107,10 +112,16 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     let request = RequestId(77);
     let refused = Refusal::Unavailable { reason: "no".into() };
     let data = Bytes::from_static(b"data of the image");
+    let open = Open { version_min: 1, version_max: 3, identity, history_bytes: 0 };
     let mut all = vec![
-        ("open", Message::Open(Open { version_min: 1, version_max: 3, identity })),
+        ("open", Message::Open(open.clone())),
+        ("open-history", Message::Open(Open { history_bytes: 32 << 20, ..open })),
         ("welcome", Message::Welcome(welcome(position))),
-        ("welcome-bare", Message::Welcome(welcome(bare))),
+        ("welcome-bare", Message::Welcome(welcome(bare.clone()))),
+        (
+            "welcome-history",
+            Message::Welcome(Welcome { version: 2, history_bytes: 1 << 20, ..welcome(bare) }),
+        ),
         ("batch", Message::Batch(batch())),
         ("ack", Message::Ack(ack)),
         ("image-data", Message::ImageData { request, piece: piece(Some(data)) }),
