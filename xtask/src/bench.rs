@@ -6,8 +6,8 @@
 //!
 //! # Where to start
 //! [`figure::Figure`] is what is printed; [`pairs::compare`] is how two sides are measured. One
-//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5),
-//! [`fold`] (B6), [`depth`] (B5 and B9 over depth).
+//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5), [`fold`] (B6),
+//! [`wan`] (B8), [`depth`] (B5 and B9 over depth).
 
 mod branch;
 mod capture;
@@ -20,6 +20,7 @@ mod nbd;
 mod pairs;
 mod peer;
 mod scratch;
+mod wan;
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
@@ -60,13 +61,18 @@ const ALL: &[Benchmark] = &[
         about: "fold, against the same extents written in disk order with O_DIRECT",
         run: fold::run,
     },
+    Benchmark {
+        name: "B8",
+        about: "bytes over the wide area for recorded churn, against zstd -3",
+        run: wan::run,
+    },
 ];
 
 /// Runs benchmarks side by side with their peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Options {
-    /// Which (B1, B2, B5, B6, B9); all when none is named
+    /// Which (B1, B2, B5, B6, B8, B9); all when none is named
     names: Vec<String>,
     /// Few and short pairs: ends within a minute, and means less
     #[arg(long)]
