@@ -6,10 +6,10 @@ use crate::url::ServerUrl;
 use hyper::Method;
 use landfall_api_types::request::{
     ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
-    Reprotect, ReprotectEstimate, TestCleanUp, TestFailover,
+    Reprotect, ReprotectEstimate, SetBandwidth, TestCleanUp, TestFailover,
 };
 use landfall_api_types::resource::{
-    DiskClient, Divergence, Job, JobState, Machine, Points, Server,
+    Bandwidth, DiskClient, Divergence, Job, JobState, Machine, Points, Server,
 };
 use landfall_api_types::{ApiError, codes};
 use landfall_pki::{Credentials, tls};
@@ -68,6 +68,18 @@ impl Client {
     /// See [`Client::health`].
     pub async fn disk_client(&self, ask: &NewDiskClient) -> Result<DiskClient, ApiError> {
         self.send("/v1/disk-clients", ask).await
+    }
+
+    /// `POST /v1/servers/{name}/bandwidth`.
+    ///
+    /// # Errors
+    /// `bad-request` where the plan is none; see [`Client::health`].
+    pub async fn set_bandwidth(
+        &self,
+        server: &str,
+        ask: &SetBandwidth,
+    ) -> Result<Bandwidth, ApiError> {
+        self.send(&server_path(server, "/bandwidth"), ask).await
     }
 
     /// `GET /v1/machines`.
@@ -321,7 +333,16 @@ impl Client {
 
 /// `/v1/machines/{name}{rest}` with the name percent-encoded (RFC 3986, section 2.1).
 fn machine_path(name: &str, rest: &str) -> String {
-    let mut path = String::from("/v1/machines/");
+    named_path("/v1/machines/", name, rest)
+}
+
+/// The same for `/v1/servers/`.
+fn server_path(name: &str, rest: &str) -> String {
+    named_path("/v1/servers/", name, rest)
+}
+
+fn named_path(place: &str, name: &str, rest: &str) -> String {
+    let mut path = place.to_owned();
     for byte in name.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

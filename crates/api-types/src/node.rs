@@ -64,6 +64,9 @@ pub struct Report {
     /// Agents: the machine that is protected.
     #[serde(default)]
     pub agent: Option<AgentReport>,
+    /// Process servers: the bandwidth plan in force.
+    #[serde(default)]
+    pub bandwidth: Option<String>,
     /// Process servers: one per route.
     #[serde(default)]
     pub relays: Vec<RelayReport>,

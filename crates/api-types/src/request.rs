@@ -38,6 +38,14 @@ pub struct Protect {
     pub retention_s: Option<u64>,
 }
 
+/// `POST /v1/servers/{name}/bandwidth`: limit what a process server uses of its link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBandwidth {
+    /// For instance `20MiB/s, mon-fri 08:00-18:00 5MiB/s`; in the process server's local time.
+    pub plan: String,
+}
+
 /// Which recovery point (RQ-FO-1).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -39,8 +39,20 @@ pub struct Server {
     pub last_report: Option<UnixNanos>,
     /// It reported within the heartbeat limit.
     pub in_contact: bool,
+    /// Process servers: the bandwidth plan in force.
+    #[serde(default)]
+    pub bandwidth: Option<String>,
     /// What is wrong with it, empty when nothing is.
     pub problems: Vec<ApiError>,
+}
+
+/// What a process server may use of its link to next hops.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Name of the process server.
+    pub server: String,
+    /// The plan in force, as it was understood.
+    pub plan: String,
 }
 
 /// Health of a protected machine's replication: beside its state, not part of it.

@@ -11,8 +11,8 @@ pub(crate) use machine::{
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
 };
 pub(crate) use roles::{
-    AgentArgs, DiskClientArgs, JournalCommand, MasterTargetArgs, NodeArgs, ProcessServerArgs,
-    ServerArgs, ServerCommand,
+    AgentArgs, BandwidthArgs, DiskClientArgs, JournalCommand, MasterTargetArgs, NodeArgs,
+    ProcessServerArgs, ServerArgs, ServerCommand,
 };
 
 pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, VaultCommand, VolumeArgs};
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Servers,
     /// Make a certificate for a program that uses disks over NBD: QEMU, nbdcopy, nbdkit
     DiskClient(DiskClientArgs),
+    /// Limit what a process server uses of its link to the next hop
+    Bandwidth(BandwidthArgs),
     /// Show the recovery points of a machine
     Points(MachineArgs),
     /// Put a recovery point with a name

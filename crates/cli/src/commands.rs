@@ -55,6 +55,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::status(&remote()?, args).await,
         Command::Servers => status::servers(&remote()?).await,
         Command::DiskClient(args) => disk_client::disk_client(&remote()?, &args).await,
+        Command::Bandwidth(args) => status::bandwidth(&remote()?, args).await,
         Command::Points(args) => point::points(&remote()?, &args.machine).await,
         Command::Mark(args) => point::mark(&remote()?, args).await,
         Command::TestFailover(args) => point::test_failover(&remote()?, args).await,

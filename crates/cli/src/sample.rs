@@ -88,6 +88,7 @@ pub(crate) fn server() -> Server {
         version: "0.1.0".into(),
         last_report: None,
         in_contact: false,
+        bandwidth: None,
         problems: vec![failed()],
     }
 }

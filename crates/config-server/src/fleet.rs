@@ -119,6 +119,7 @@ impl Fleet {
             address: node.address,
             version: node.version,
             last_report: node.reported,
+            bandwidth: node.report.bandwidth,
             problems: node.report.problems,
         };
         self.all().into_iter().map(server).collect()
@@ -138,6 +139,7 @@ impl Node {
                 address: None,
                 version: String::new(),
                 agent: None,
+                bandwidth: None,
                 relays: Vec::new(),
                 replicas: Vec::new(),
                 problems: Vec::new(),

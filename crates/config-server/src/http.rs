@@ -5,6 +5,7 @@ mod listener;
 mod node;
 mod operator;
 mod reply;
+mod servers;
 
 pub(crate) use enroll::check_name;
 pub(crate) use listener::serve;
@@ -66,6 +67,7 @@ fn operators() -> Router<Arc<App>> {
         .route("/v1/health", get(operator::health))
         .route("/v1/servers", get(operator::servers))
         .route("/v1/disk-clients", post(operator::disk_client))
+        .route("/v1/servers/{name}/bandwidth", post(servers::set_bandwidth))
         .route("/v1/machines", get(operator::machines).post(operator::protect))
         .nest("/v1/machines/{name}", machine)
         .route("/v1/jobs", get(operator::jobs))

@@ -132,7 +132,13 @@ pub async fn run(
     let serving = serve_receiver(listener, receiver, Arc::clone(&relay) as _, shutdown.clone());
     let serving = tokio::spawn(serving);
     let address = config.enrolment.address.clone();
-    let reports = tokio::spawn(report(Arc::clone(&relay), client, address, shutdown.clone()));
+    let reports = tokio::spawn(report(
+        Arc::clone(&relay),
+        client,
+        address,
+        Arc::clone(&bandwidth),
+        shutdown.clone(),
+    ));
     let following = tokio::spawn(Arc::clone(&bandwidth).follow(shutdown.clone()));
     tracing::info!(listen = %bound, "process server runs");
     let result = orders
@@ -181,6 +187,7 @@ async fn report(
     relay: Arc<ProcessServer>,
     client: NodeClient,
     address: Option<String>,
+    bandwidth: Arc<Bandwidth>,
     shutdown: CancellationToken,
 ) {
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
@@ -204,6 +211,7 @@ async fn report(
             address: address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             relays: relay.reports(),
+            bandwidth: Some(bandwidth.plan().to_string()),
             ..Report::default()
         };
         tokio::select! {

@@ -56,6 +56,22 @@ pub(crate) struct NodeArgs {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
+/// `landfall bandwidth`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  landfall bandwidth ps-home 5MiB/s
+  landfall bandwidth ps-home '20MiB/s, mon-fri 08:00-18:00 5MiB/s, sat-sun unlimited'
+
+Times are local to the process server. The first window that holds counts; the limit without a time
+is for the rest of the week. The process server keeps the plan over restarts.")]
+pub(crate) struct BandwidthArgs {
+    /// Name of the process server
+    pub(crate) server: String,
+    /// Limits for the week: B/s, kB/s, KiB/s … or bit/s, kbit/s …, or unlimited
+    pub(crate) plan: BandwidthPlan,
+}
+
 /// `landfall process-server`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\

@@ -1,8 +1,9 @@
 use super::Remote;
-use crate::args::StatusArgs;
+use crate::args::{BandwidthArgs, StatusArgs};
 use crate::failure::Failure;
 use crate::output::{self, Format, bytes, facts, line, seconds, table, time};
 use crate::screen::describe;
+use landfall_api_types::request::SetBandwidth;
 use landfall_api_types::resource::{CaptureMode, Health, Machine, NodeRole, Server};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -44,6 +45,14 @@ pub(super) async fn status(remote: &Remote, args: StatusArgs) -> Result<(), Fail
 pub(super) async fn servers(remote: &Remote) -> Result<(), Failure> {
     let servers = remote.client.servers().await?;
     output::print(remote.format, &servers, |servers| registered(servers));
+    Ok(())
+}
+
+/// `landfall bandwidth`.
+pub(super) async fn bandwidth(remote: &Remote, args: BandwidthArgs) -> Result<(), Failure> {
+    let ask = SetBandwidth { plan: args.plan.to_string() };
+    let set = remote.client.set_bandwidth(&args.server, &ask).await?;
+    output::print(remote.format, &set, |set| format!("{}: {}", set.server, set.plan));
     Ok(())
 }
 
@@ -135,10 +144,23 @@ fn registered(servers: &[Server]) -> String {
             contact.to_owned(),
             last,
             server.version.clone(),
+            server.bandwidth.clone().unwrap_or_default(),
             problems.join("; "),
         ]
     });
-    table(&["server", "role", "address", "contact", "last report", "version", "problems"], rows)
+    table(
+        &[
+            "server",
+            "role",
+            "address",
+            "contact",
+            "last report",
+            "version",
+            "bandwidth",
+            "problems",
+        ],
+        rows,
+    )
 }
 
 fn rpo(machine: &Machine) -> String {

@@ -35,7 +35,7 @@ const JOBS_LISTED_MAX: u32 = 200;
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-fn who(caller: Caller) -> String {
+pub(super) fn who(caller: Caller) -> String {
     caller.0.map_or_else(|| "unknown".to_owned(), |identity| identity.to_string())
 }
 

@@ -263,8 +263,8 @@ pub(crate) fn unexpected(app: &App, node: NodeId, outcome: &OrderOutcome) -> Api
     ApiError::new(&codes::NODE_FAILED, cause).cure("check the versions of the servers")
 }
 
-/// A question to a node outside of any job: it changes nothing there, and is forgotten when it took
-/// too long.
+/// An order to a node outside of any job: a question, or a setting that stands alone. It is taken
+/// back when it took too long.
 pub(crate) async fn question(
     app: &App,
     node: NodeId,

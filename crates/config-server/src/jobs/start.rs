@@ -43,7 +43,7 @@ pub(crate) async fn find_machine(tx: &mut Tx, name: &str) -> Result<MachineRecor
 }
 
 /// A registered server of a role, by name or ID.
-pub(super) fn find_server(app: &App, name: &str, role: NodeRole) -> Result<NodeId, ApiError> {
+pub(crate) fn find_server(app: &App, name: &str, role: NodeRole) -> Result<NodeId, ApiError> {
     let wanted = name_of(&role);
     match app.fleet.find(name) {
         Some(node) if node.role == role => Ok(node.id),
