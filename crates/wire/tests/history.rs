@@ -1,11 +1,9 @@
 //! Batches compressed against what the connection has carried before.
 
-mod samples;
-
 use bytes::{Bytes, BytesMut};
 use landfall_repl::{Batch, Message};
 use landfall_testkit::{Rng, seed};
-use landfall_types::{DiskIndex, Lsn, Record};
+use landfall_types::{Chain, DiskIndex, Epoch, EpochId, Incarnation, Lsn, Record};
 use landfall_wire::{Compression, DecodeError, Decoder, Encoder};
 
 const PAGE: usize = 4096;
@@ -34,7 +32,13 @@ impl Ends {
 }
 
 fn batch(records: Vec<Record>) -> Batch {
-    Batch { records, ..samples::batch() }
+    Batch {
+        epoch: Epoch { number: 2, id: EpochId::new(0x22), parent: Some(EpochId::new(0x11)) },
+        incarnation: Incarnation::new(7),
+        chain_before: Chain::ROOT,
+        source_position: 99,
+        records,
+    }
 }
 
 /// A database's pages: each is rewritten again and again with few bytes changed.
