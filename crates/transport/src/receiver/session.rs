@@ -129,7 +129,9 @@ impl Task {
         let busy = self.outbox.busy();
         self.arrived.reserve(READ_BYTES);
         tokio::select! {
-            result = self.outbox.write(&mut self.writer, usize::MAX), if busy => Event::Written(result),
+            result = self.outbox.write(&mut self.writer, usize::MAX), if busy => {
+                Event::Written(result)
+            }
             result = self.reader.read_buf(&mut self.arrived) => Event::Arrived(result),
             result = self.calls.opening.next() => Event::Opened(result),
             result = self.calls.appending.next() => Event::Appended(result),
