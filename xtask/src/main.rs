@@ -18,6 +18,7 @@ mod doctor;
 mod errors;
 mod guest_kernels;
 mod metadata;
+mod package;
 mod packages;
 mod privilege;
 mod process;
@@ -70,6 +71,8 @@ enum Task {
     },
     /// Try the capture on every kernel that was fetched, and write the table of them
     Compat,
+    /// Build the Debian package (target/package/)
+    Package,
     /// Install what is missing, build with optimisation and run `landfall demo`
     Demo {
         /// Options of `landfall demo`
@@ -114,6 +117,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             (false, false) => Which::Named(names),
         }),
         Task::Compat => compat::run(),
+        Task::Package => package::run(),
         Task::Demo { options } => demo::run(&options),
         Task::Bench { options } => bench_entry::run(&options),
     }

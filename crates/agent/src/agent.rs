@@ -1,7 +1,9 @@
 //! Carries out orders, and keeps durably what came of them.
 
 use crate::log::Tip;
-use crate::run::{Command, Run, RunConfig, RunEnd, refused};
+use crate::point::Marking;
+use crate::run::{Command, Run, RunConfig, RunEnd, detach_pin, refused};
+use crate::settings::Settings;
 use crate::source::Source;
 use crate::state::{AgentState, Phase, StateError};
 use crate::status::Status;
@@ -9,8 +11,9 @@ use crate::uplink::{Network, Uplink};
 use landfall_api_client::OrderHandler;
 use landfall_api_types::node::AgentReport;
 use landfall_api_types::order::{AgentStart, InspectedDisk, Order, OrderOutcome, ReplicaPosition};
+use landfall_api_types::request::Consistency;
 use landfall_api_types::{ApiError, codes};
-use landfall_capture::{Disk, Options};
+use landfall_capture::Disk;
 use landfall_repl::Refusal;
 use landfall_types::control::MARKER_NAME_BYTES_MAX;
 use landfall_types::{Class, Epoch, InstanceId, Lsn, MachineId, OrderId};
@@ -35,7 +38,7 @@ struct Running {
 pub struct Agent {
     dir: PathBuf,
     instance: InstanceId,
-    capture: Options,
+    settings: Settings,
     network: Arc<dyn Network>,
     status: Arc<Status>,
     state: Arc<Mutex<AgentState>>,
@@ -54,7 +57,7 @@ impl Agent {
     pub fn open(
         dir: &Path,
         instance: InstanceId,
-        capture: Options,
+        settings: Settings,
         network: Arc<dyn Network>,
     ) -> Result<Self, StateError> {
         let state = match AgentState::load(dir)? {
@@ -69,7 +72,7 @@ impl Agent {
         Ok(Self {
             dir: dir.to_owned(),
             instance,
-            capture,
+            settings,
             network,
             status: Arc::default(),
             state: Arc::new(Mutex::new(state)),
@@ -83,12 +86,23 @@ impl Agent {
     /// # Errors
     /// The capture can't be started.
     pub async fn resume(&self) -> Result<(), ApiError> {
-        let Phase::Running { start } = self.state().phase.clone() else { return Ok(()) };
+        let Phase::Running { start } = self.state().phase.clone() else {
+            // A process that was killed while a run ended has left its capture behind.
+            return self.detach().await;
+        };
         let mut running = self.running.lock().await;
         if running.is_none() {
             *running = Some(self.launch(*start, true).await?);
         }
         Ok(())
+    }
+
+    /// Removes what is pinned.
+    async fn detach(&self) -> Result<(), ApiError> {
+        match self.settings.capture.pin.clone() {
+            Some(pin) => detach_pin(pin).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends the run, without a word to anybody: the state still says that it is to go on.
@@ -123,6 +137,8 @@ impl Agent {
             catch_up: self.status.catch_up.report(durable.at_target),
             queued_bytes: queued as u64,
             losses: self.status.losses(),
+            disks: self.status.disks(),
+            returns: self.status.returns(),
         };
         let mut problems: Vec<ApiError> = self.status.problem().into_iter().collect();
         if let Some((_, uplink)) = shown {
@@ -171,7 +187,9 @@ impl Agent {
         let run = Run::begin(RunConfig {
             start,
             resumed,
-            capture: self.capture.clone(),
+            capture: self.settings.capture.clone(),
+            queue_bytes_max: self.settings.queue_bytes_max,
+            settled: self.settings.settled.clone(),
             status: Arc::clone(&self.status),
             network: Arc::clone(&self.network),
         })
@@ -183,10 +201,7 @@ impl Agent {
         let status = Arc::clone(&self.status);
         let task = tokio::spawn(async move {
             let end = run.drive(orders).await;
-            if let RunEnd::DiskReplaced = end {
-                let cause = "a protected disk is gone, or another one has its place";
-                let problem = ApiError::new(&codes::DISK_UNUSABLE, cause)
-                    .cure("if it is the same disk, restart the agent: everything is compared then");
+            if let Some(problem) = problem_of(&end) {
                 status.set_problem(Some(problem));
             }
             if let Err(error) = record(&state, &dir, end) {
@@ -227,6 +242,13 @@ impl Agent {
     }
 
     async fn fence(&self, epoch: Epoch) -> Result<OrderOutcome, ApiError> {
+        let held = self.state().start().map(|start| start.lineage.epoch().number);
+        if held.is_some_and(|held| epoch.number < held) {
+            // An order that was late, or of a restored controller: the epoch that holds here is
+            // newer than the one that it speaks of (trap T-17).
+            tracing::warn!(%epoch, ?held, "an order to fence speaks of an epoch that is over");
+            return Ok(OrderOutcome::Done);
+        }
         // Durable before the run ends: a crash in between must not let it start again.
         self.save(|state| {
             state.fence();
@@ -235,20 +257,28 @@ impl Agent {
         if let Some(run) = self.running.lock().await.take() {
             stop(run).await;
         }
+        self.detach().await?;
         Ok(OrderOutcome::Done)
     }
 
-    async fn mark(&self, name: String) -> Result<OrderOutcome, ApiError> {
+    async fn mark(&self, name: String, consistency: Consistency) -> Result<OrderOutcome, ApiError> {
         if name.is_empty() || name.len() > MARKER_NAME_BYTES_MAX {
             let cause = format!("a marker's name has 1 to {MARKER_NAME_BYTES_MAX} bytes");
             return Err(ApiError::new(&codes::BAD_REQUEST, cause));
         }
-        let commands = self.running.lock().await.as_ref().map(|run| run.commands.clone());
         let not_running = || ApiError::new(&codes::WRONG_STATE, "nothing is protected here now");
-        let (reply, answer) = oneshot::channel();
+        let commands = self.running.lock().await.as_ref().map(|run| run.commands.clone());
         let commands = commands.ok_or_else(not_running)?;
-        commands.send(Command::Mark { name, reply }).await.map_err(|_| not_running())?;
-        answer.await.map_err(|_| not_running())??;
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (source, _) = shown.ok_or_else(not_running)?;
+        if !source.legal() {
+            // Told before anything is frozen for nothing.
+            let cause = "a first copy or a catch-up is under way";
+            return Err(ApiError::new(&codes::NO_POINT_YET, cause));
+        }
+        let disks = source.captured_disks();
+        let marking = Marking { commands, disks, settings: self.settings.points.clone() };
+        marking.make(name, consistency).await?;
         Ok(OrderOutcome::Done)
     }
 
@@ -271,7 +301,7 @@ impl OrderHandler for Agent {
             Order::AgentStart(start) => self.start(start).await,
             Order::AgentStop { machine } => self.stop(machine).await,
             Order::AgentFence { epoch } => self.fence(epoch).await,
-            Order::AgentMark { name } => self.mark(name).await,
+            Order::AgentMark { name, consistency } => self.mark(name, consistency).await,
             _ => Err(ApiError::new(&codes::NOT_SUPPORTED, "this order is not for an agent")),
         }
     }
@@ -306,10 +336,30 @@ async fn stop(run: Running) {
     let _panicked = task.await;
 }
 
+/// What is shown when a run ended by itself because of its disks.
+fn problem_of(end: &RunEnd) -> Option<ApiError> {
+    match end {
+        RunEnd::DiskReplaced => {
+            let cause = "a protected disk is gone, or another one has its place";
+            Some(
+                ApiError::new(&codes::DISK_UNUSABLE, cause)
+                    .cure("if it is the same disk, restart the agent: everything is compared then"),
+            )
+        }
+        RunEnd::DiskResized => {
+            let cause = "a protected disk has another size than its replica";
+            Some(ApiError::new(&codes::DISK_MISMATCH, cause).cure(
+                "the points so far stay usable; disable protection and protect the machine again",
+            ))
+        }
+        RunEnd::Demoted(_) | RunEnd::Refused(_) | RunEnd::Abandoned => None,
+    }
+}
+
 /// Makes durable why a run ended.
 fn record(state: &Mutex<AgentState>, dir: &Path, end: RunEnd) -> Result<(), StateError> {
     match end {
-        RunEnd::Abandoned | RunEnd::DiskReplaced => Ok(()),
+        RunEnd::Abandoned | RunEnd::DiskReplaced | RunEnd::DiskResized => Ok(()),
         RunEnd::Demoted(Tip { lsn, chain }) => save(state, dir, |state| {
             if let Phase::Running { start } = &state.phase {
                 state.phase = Phase::Demoted { start: start.clone(), lsn, chain };

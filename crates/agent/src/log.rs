@@ -58,6 +58,18 @@ struct Queued {
     source_position: u64,
 }
 
+/// How a window has to do with a first copy, whose pieces go straight into the image and name a
+/// window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyWindow {
+    /// Not at all.
+    None,
+    /// It is that window.
+    This,
+    /// The copy of an earlier one goes on: that one stays open beside this.
+    GoesOn(WindowId),
+}
+
 /// What a window that is being caught up still has to send.
 struct CatchUpWindow {
     id: WindowId,
@@ -73,6 +85,7 @@ pub struct SourceLog {
     queue: VecDeque<Queued>,
     queued_bytes: usize,
     ring_position: u64,
+    acknowledged_ring: u64,
     windows: Windows,
     catch_up: Option<CatchUpWindow>,
     unknown: BTreeMap<DiskIndex, RangeSet>,
@@ -91,6 +104,7 @@ impl SourceLog {
             queue: VecDeque::new(),
             queued_bytes: 0,
             ring_position: 0,
+            acknowledged_ring: 0,
             windows: Windows::from_open(open_windows),
             catch_up: None,
             unknown: BTreeMap::new(),
@@ -98,12 +112,13 @@ impl SourceLog {
         }
     }
 
-    /// A new load of the capture continues the log: what follows is of this incarnation. What was
-    /// pending stays open as a window without a catch-up, until [`SourceLog::open_window`] covers
-    /// it.
-    pub fn begin_incarnation(&mut self, incarnation: Incarnation) {
+    /// A load of the capture continues the log: what follows is of this incarnation, from this
+    /// position of its ring on. What was pending stays open as a window without a catch-up, until
+    /// [`SourceLog::open_window`] covers it.
+    pub fn begin_incarnation(&mut self, incarnation: Incarnation, ring_position: u64) {
         self.incarnation = incarnation;
-        self.ring_position = 0;
+        self.ring_position = ring_position;
+        self.acknowledged_ring = ring_position;
         self.catch_up = None;
     }
 
@@ -114,15 +129,15 @@ impl SourceLog {
         self.ring_position = ring_position;
         match kind {
             CapturedKind::Write(data) => {
-                self.settle(disk, range);
+                self.settle_logged(disk, range);
                 self.append(|lsn| Record::write(lsn, disk, offset, data));
             }
             CapturedKind::Zero => {
-                self.settle(disk, range);
+                self.settle_logged(disk, range);
                 self.append(|lsn| Record::zero(lsn, disk, offset, length));
             }
             CapturedKind::Discard => {
-                self.settle(disk, range);
+                self.settle_logged(disk, range);
                 self.append(|lsn| Record::discard(lsn, disk, offset, length));
             }
             // The write that failed has its record already; what the disk holds there has to be
@@ -131,10 +146,10 @@ impl SourceLog {
         }
     }
 
-    /// Puts a marker into the log; `None` while a window is open, because the position is no
-    /// recovery point then.
+    /// Puts a marker into the log; `None` where the position is no recovery point: a window is
+    /// open, or the last one closed inexactly (trap T-5).
     pub fn mark(&mut self, marker: Marker) -> Option<Lsn> {
-        if self.windows.any_open() {
+        if !self.windows.legal() {
             return None;
         }
         Some(self.control(&Control::Marker(marker)))
@@ -148,52 +163,85 @@ impl SourceLog {
         self.append(|lsn| Record::control(lsn, control))
     }
 
-    /// Opens a window over `ranges`. Its ID is the LSN of its record, so that no two windows of a
-    /// log share one.
+    /// Opens a window over `ranges`, which names every disk of the machine, also those without a
+    /// range. Its ID is the LSN of its record, so that no two windows of a log share one.
+    ///
+    /// Windows that are open are given up first, as inexact: whoever did their work is gone, and
+    /// what it sent last may be torn. This one repairs them only if it opens behind their closing
+    /// (trap T-5). The window of a first copy that goes on (`copy`) stays: its pieces name it.
     pub fn open_window(
         &mut self,
         reason: WindowReason,
         mode: WindowMode,
-        into_image: bool,
+        copy: CopyWindow,
         ranges: BTreeMap<DiskIndex, RangeSet>,
     ) -> WindowId {
-        let id = WindowId(self.tail.lsn.next().get());
-        let disks = ranges.keys().map(|disk| disk.0).collect();
-        // What is read anew from here on is known again.
-        for (disk, set) in &ranges {
-            if let Some(unknown) = self.unknown.get_mut(disk) {
-                set.iter().for_each(|range| unknown.remove(range));
+        self.catch_up = None;
+        for window in self.windows.open_ids() {
+            if copy != CopyWindow::GoesOn(window) {
+                self.control(&Control::WindowClose(WindowClose { window, exact: false }));
             }
         }
-        self.unknown.retain(|_, set| !set.is_empty());
-        self.control(&Control::WindowOpen(WindowOpen {
-            window: id,
-            reason,
-            mode,
-            disks,
-            into_image,
-        }));
+        let id = WindowId(self.tail.lsn.next().get());
+        let disks = ranges.keys().map(|disk| disk.0).collect();
+        let into_image = copy == CopyWindow::This;
+        let open = WindowOpen { window: id, reason, mode, disks, into_image };
+        self.control(&Control::WindowOpen(open));
         self.catch_up = Some(CatchUpWindow { id, pending: ranges });
         id
     }
 
-    /// Closes every window that is open: those of earlier incarnations were covered by the one that
-    /// ends now.
-    pub fn close_windows(&mut self) {
-        self.catch_up = None;
-        for window in self.windows.open_ids() {
-            self.control(&Control::WindowClose(WindowClose { window, exact: true }));
+    /// More is to be sent for `window`: what the bitmap says is dirty.
+    pub fn extend_window(&mut self, window: WindowId, disk: DiskIndex, ranges: &[ByteRange]) {
+        if let Some(running) = self.catch_up.as_mut().filter(|running| running.id == window) {
+            let pending = running.pending.entry(disk).or_default();
+            ranges.iter().for_each(|range| pending.insert(*range));
         }
     }
 
-    /// Appends what was read at `offset`, where it is still pending (trap T-2); gives the bytes
-    /// appended.
+    /// Moves the ranges of failed writes into what is to be sent for `window`: whoever asks reads
+    /// them again. Empty when there are none, or the window is not being caught up.
+    pub fn take_unknown(&mut self, window: WindowId) -> BTreeMap<DiskIndex, RangeSet> {
+        if self.catch_up_window() != Some(window) {
+            return BTreeMap::new();
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        for (disk, set) in &unknown {
+            self.extend_window(window, *disk, &set.iter().collect::<Vec<_>>());
+        }
+        unknown
+    }
+
+    /// Closes the window that is being caught up, and that of the first copy which it finished;
+    /// `exact` as in [`WindowClose`]. `None` when it is not `window` (trap T-4): a later one has
+    /// taken its place, and the work for the former is void. `None` also while ranges of failed
+    /// writes are unknown: a producer that died right behind the closing would forget them.
+    pub fn close_window(&mut self, window: WindowId, exact: bool) -> Option<Lsn> {
+        if !self.unknown.is_empty() {
+            return None;
+        }
+        self.catch_up.take_if(|running| running.id == window)?;
+        let mut last = Lsn::ZERO;
+        for window in self.windows.open_ids() {
+            last = self.control(&Control::WindowClose(WindowClose { window, exact }));
+        }
+        Some(last)
+    }
+
+    /// Appends what was read at `offset` for `window`, where it is still pending (trap T-2); gives
+    /// the bytes appended: none for a window that is not being caught up any more.
     ///
     /// The caller has drained the ring up to its head at the end of the read: a write that was
     /// logged meanwhile has taken its sectors out, so that older content never lands behind newer.
-    pub fn append_read(&mut self, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
+    pub fn append_read(
+        &mut self,
+        window: WindowId,
+        disk: DiskIndex,
+        offset: u64,
+        data: &Bytes,
+    ) -> u64 {
         let range = ByteRange { start: offset, end: offset + data.len() as u64 };
-        let still = self.pending(disk, range);
+        let still = self.pending(window, disk, range);
         for part in &still {
             let mut at = part.start;
             while at < part.end {
@@ -208,28 +256,37 @@ impl SourceLog {
                 at = end;
             }
         }
-        self.settle(disk, range);
+        self.settle(window, disk, range);
         still.iter().map(ByteRange::len).sum()
     }
 
-    /// The parts of a range that are still to be sent.
+    /// The parts of a range that are still to be sent for `window`.
     #[must_use]
-    pub fn pending(&self, disk: DiskIndex, range: ByteRange) -> Vec<ByteRange> {
-        let set = self.catch_up.as_ref().and_then(|window| window.pending.get(&disk));
+    pub fn pending(&self, window: WindowId, disk: DiskIndex, range: ByteRange) -> Vec<ByteRange> {
+        let running = self.catch_up.as_ref().filter(|running| running.id == window);
+        let set = running.and_then(|running| running.pending.get(&disk));
         set.map_or_else(Vec::new, |set| set.within(range))
     }
 
-    /// A range needs no sending any more: it was logged, sent or found equal.
-    pub fn settle(&mut self, disk: DiskIndex, range: ByteRange) {
-        if let Some(window) = &mut self.catch_up
-            && let Some(set) = window.pending.get_mut(&disk)
+    /// A range needs no sending for `window` any more: it was sent or found equal.
+    pub fn settle(&mut self, window: WindowId, disk: DiskIndex, range: ByteRange) {
+        if let Some(running) = &mut self.catch_up
+            && running.id == window
+            && let Some(set) = running.pending.get_mut(&disk)
         {
             set.remove(range);
         }
     }
 
-    /// Ranges whose content on the disk is unknown since a write to them failed; the next window
-    /// must cover them.
+    /// A range was logged: whatever is being caught up, it needs no sending any more.
+    fn settle_logged(&mut self, disk: DiskIndex, range: ByteRange) {
+        if let Some(CatchUpWindow { id, .. }) = self.catch_up {
+            self.settle(id, disk, range);
+        }
+    }
+
+    /// Ranges whose content on the disk is unknown since a write to them failed; a window stays
+    /// open until they were read again.
     #[must_use]
     pub const fn unknown(&self) -> &BTreeMap<DiskIndex, RangeSet> {
         &self.unknown
@@ -241,10 +298,10 @@ impl SourceLog {
         self.catch_up.as_ref().map(|window| window.id)
     }
 
-    /// True when the newest position is no recovery point.
+    /// True when the newest position is a recovery point.
     #[must_use]
-    pub fn any_window_open(&self) -> bool {
-        self.windows.any_open()
+    pub fn legal(&self) -> bool {
+        self.windows.legal()
     }
 
     /// Whether a receiver at `position` can be continued from (trap T-1): it must hold our records,
@@ -312,7 +369,22 @@ impl SourceLog {
         while let Some(queued) = self.queue.pop_front_if(|q| q.record.header.lsn <= durable.here) {
             self.queued_bytes -= HEADER_BYTES + queued.record.payload.len();
             self.base = Tip { lsn: queued.record.header.lsn, chain: queued.chain_after };
+            if queued.incarnation == self.incarnation {
+                self.acknowledged_ring = queued.source_position;
+            }
         }
+    }
+
+    /// The ring's position of the newest record that was put into the log.
+    #[must_use]
+    pub const fn ring_position(&self) -> u64 {
+        self.ring_position
+    }
+
+    /// The ring's position up to which the next hop has everything durable.
+    #[must_use]
+    pub const fn acknowledged_ring(&self) -> u64 {
+        self.acknowledged_ring
     }
 
     /// The newest record.

@@ -33,6 +33,13 @@ impl Tracker {
         *self.lock() = Some(Running { catch_up, sample: (Instant::now(), 0), closing: None });
     }
 
+    /// What it is expected to send became known.
+    pub fn estimate(&self, bytes: u64) {
+        if let Some(running) = &mut *self.lock() {
+            running.catch_up.estimate_bytes = Some(bytes);
+        }
+    }
+
     /// A phase of it begins.
     pub fn phase(&self, phase: &str, done_bytes: u64, total_bytes: u64) {
         if let Some(running) = &mut *self.lock() {

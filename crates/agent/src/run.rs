@@ -1,51 +1,66 @@
 //! Carries out one order to start: capture, catch up, send, until told to stop.
 //!
 //! ```text
-//!        ┌───────────► load the capture (self-test first) ◄──────────────┐
-//!        │                       │ active                                │
-//!        │                 pump thread: ring ─► log, markers             │
-//!        │                       │                                       │
-//!        │   position known: window opened ─► barrier ─► read ─► close   │
-//!        │                       │                                       │
-//!        └── lost: window behind our own tail      position of no use (T-1)
+//!        ┌─────────► load the capture, or go on with the one that is pinned ◄─────┐
+//!        │                       │                                                │
+//!        │                 pump thread: ring ─► log, markers                      │
+//!        │                       │                 │ data mode ended              │
+//!        │                       │                 ▼                              │
+//!        │   a window is opened ◄┴─── window opened there                         │
+//!        │     ─► back to data mode ─► dirty ranges ─► read ─► close ─► forget    │
+//!        │                                                                        │
+//!        └── no way back in this load               position of no use (T-1) ─────┘
 //! ```
 
 mod catch_up;
+mod load;
 mod pump;
 mod reader;
+mod return_pause;
+
+pub(crate) use load::{detach_pin, refused, with_causes};
+pub(crate) use pump::{Held, Verdict};
 
 use crate::log::Tip;
-use crate::plan::Plan;
+use crate::settled::SettledFile;
 use crate::source::{Begin, Source};
 use crate::status::Status;
 use crate::uplink::{Network, Uplink};
-use catch_up::{CatchUp, CatchUpError, ImageProgress};
+use catch_up::{CatchUp, CatchUpError, can_return};
 use landfall_api_types::order::{AgentStart, StartMode};
-use landfall_api_types::resource::CaptureMode;
 use landfall_api_types::{ApiError, codes};
-use landfall_capture::{Capture, CaptureError, Options, State, Target};
+use landfall_capture::{Capture, CaptureError, Loss, Mode, Options};
 use landfall_repl::{Refusal, SourceIdentity};
-use landfall_types::{Incarnation, Lsn, WindowReason};
-use pump::{Pump, PumpEnd};
+use landfall_types::{ByteRange, DiskIndex, Incarnation, MarkerKind, WindowReason};
+use load::{load, shown};
+use pump::{Pump, PumpConfig, PumpEnd};
+use return_pause::ReturnPause;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-/// How often ranges of failed writes are looked for.
-const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
-/// Pause before the capture is tried again after an error.
+/// How often it is looked what the bitmap may forget.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two passes where bytes can't be captured.
+const PASS_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause before the capture or a catch-up is tried again after an error.
 const RETRY: Duration = Duration::from_secs(5);
 /// Longest wait for the next hop when the source is demoted.
 const DEMOTE_MAX: Duration = Duration::from_secs(60);
 
 /// What a run is told.
-pub enum Command {
-    /// Put a named marker into the log.
+pub(crate) enum Command {
+    /// Put a marker into the log.
     Mark {
+        /// What it promises.
+        kind: MarkerKind,
         /// Its name.
-        name: String,
-        /// Where it stands.
-        reply: oneshot::Sender<Result<Lsn, ApiError>>,
+        name: Option<String>,
+        /// How it is waited for.
+        held: Held,
+        /// Its moment has been taken.
+        taken: oneshot::Sender<()>,
     },
     /// Demote: everything captured goes into the log and to the next hop, then nothing more.
     Demote {
@@ -64,6 +79,8 @@ pub enum RunEnd {
     /// A disk is gone, or another one has its place (trap T-8): it must not be taken for the
     /// protected one.
     DiskReplaced,
+    /// A disk has another size than the replica (trap T-9).
+    DiskResized,
     /// Whoever gives the orders is gone.
     Abandoned,
 }
@@ -72,10 +89,14 @@ pub enum RunEnd {
 pub struct RunConfig {
     /// The order.
     pub start: AgentStart,
-    /// It ran before, in a process that is gone: nothing is known but what the receiver says.
+    /// It ran before, in a process that is gone.
     pub resumed: bool,
     /// How to capture.
     pub capture: Options,
+    /// Most bytes of records in memory, beside the ring.
+    pub queue_bytes_max: usize,
+    /// What the target is known to have, beyond the life of this process.
+    pub settled: SettledFile,
     /// Where to show what happens.
     pub status: Arc<Status>,
     /// How to reach the next hop.
@@ -86,9 +107,12 @@ pub struct RunConfig {
 pub struct Run {
     config: RunConfig,
     source: Arc<Source>,
-    capture: Arc<Capture>,
+    /// `None` only while another one is being loaded.
+    capture: Option<Arc<Capture>>,
     uplink: Arc<dyn Uplink>,
-    image: Arc<ImageProgress>,
+    pause: ReturnPause,
+    /// What this load does not capture.
+    excluded: Vec<(DiskIndex, ByteRange)>,
 }
 
 impl Run {
@@ -103,19 +127,27 @@ impl Run {
             incarnation: Incarnation::NONE,
             instance: config.start.instance,
         };
-        let source = Arc::new(Source::new(identity, config.start.disks.clone()));
+        if !config.resumed {
+            // What an earlier run left pinned knows of another past.
+            load::detach(&config).await?;
+        }
+        let known = config.settled.read(config.start.replica, config.start.lineage.epoch());
+        let disks = config.start.disks.clone();
+        let source = Arc::new(Source::new(identity, disks, config.queue_bytes_max, known));
         let capture = load(&config).await?;
         let begin = match (config.resumed, &config.start.mode) {
             (false, StartMode::Continue { lsn, chain }) => {
+                capture.disks().iter().for_each(|(disk, _)| capture.set_baseline(*disk));
                 Begin::At(Tip { lsn: *lsn, chain: *chain })
             }
             (true, StartMode::Continue { .. }) | (_, StartMode::FirstCopy) => Begin::AtReceiver,
         };
-        source.begin(capture.incarnation(), begin);
+        source.begin(Arc::clone(&capture), begin);
         // Only now: a session that came earlier would find nothing to go on with.
         let uplink = config.network.connect(&config.start.next_hop, Arc::clone(&source));
-        let image = Arc::new(ImageProgress::default());
-        Ok(Self { config, source, capture, uplink, image })
+        let excluded = load::excluded(&config);
+        let (capture, pause) = (Some(capture), ReturnPause::default());
+        Ok(Self { config, source, capture, uplink, pause, excluded })
     }
 
     /// The log, for the report.
@@ -130,30 +162,31 @@ impl Run {
         Arc::clone(&self.uplink)
     }
 
-    /// Runs until it ends; nothing is captured or sent any more when this returns.
-    pub async fn drive(mut self, mut commands: mpsc::Receiver<Command>) -> RunEnd {
+    /// Runs until it ends; nothing is sent any more when this returns. Where the run is over, and
+    /// not only its process, nothing is captured or marked any more either.
+    pub(crate) async fn drive(mut self, mut commands: mpsc::Receiver<Command>) -> RunEnd {
         let end = loop {
-            match self.one_load(&mut commands).await {
+            let (why, code, reason) = match self.one_load(&mut commands).await {
                 LoadEnd::Run(end) => break end,
-                LoadEnd::Lost { reason, code } => {
-                    tracing::warn!(code, "capture was lost: the disks are compared again");
-                    self.config.status.count_loss(code);
-                    if let Err(end) = self.reload(&mut commands, Some(reason)).await {
-                        break end;
-                    }
-                }
-                LoadEnd::Broken(why) => {
-                    tracing::warn!(why, "the receiver's position is of no use: new incarnation");
-                    self.config.status.count_loss("position-lost");
-                    if let Err(end) = self.reload(&mut commands, None).await {
-                        break end;
-                    }
-                }
+                LoadEnd::Gap { code } => (code.to_owned(), code, Some(WindowReason::CaptureGap)),
+                LoadEnd::Broken(why) => (why, "position-lost", None),
+            };
+            tracing::warn!(why, code, "a new load: the disks are compared again");
+            self.config.status.count_loss(code);
+            if let Err(end) = self.reload(&mut commands, reason).await {
+                break end;
             }
         };
         self.source.end();
         self.uplink.stop().await;
-        self.config.status.set_capture(None);
+        self.config.status.end_capture();
+        let Self { config, capture, .. } = self;
+        drop(capture);
+        if !matches!(end, RunEnd::Abandoned)
+            && let Err(error) = load::detach(&config).await
+        {
+            tracing::error!(%error, "what was pinned could not be removed");
+        }
         end
     }
 
@@ -165,15 +198,16 @@ impl Run {
         reason: Option<WindowReason>,
     ) -> Result<(), RunEnd> {
         self.source.end();
-        self.config
-            .status
-            .set_capture(Some((CaptureMode::Compare, "capture is being loaded anew".to_owned())));
-        loop {
-            let error = match load(&self.config).await {
-                Ok(capture) => {
-                    self.capture = capture;
-                    break;
-                }
+        self.capture = None;
+        self.config.status.loading();
+        let capture = loop {
+            // What is pinned is of no use: the new load must not go on with it.
+            let loaded = match load::detach(&self.config).await {
+                Ok(()) => load(&self.config).await,
+                Err(error) => Err(error),
+            };
+            let error = match loaded {
+                Ok(capture) => break capture,
                 Err(error) => error,
             };
             tracing::error!(%error, "capture can't be loaded");
@@ -186,33 +220,32 @@ impl Run {
                     Some(command) => command.refuse(&error),
                 },
             }
-        }
+        };
         let begin = match reason {
-            Some(reason) if self.source.tail().is_some() => Begin::Behind(self.plan(reason)),
+            Some(reason) if self.source.tail().is_some() => {
+                Begin::Behind(self.source.plan_everything(reason))
+            }
             Some(_) | None => Begin::AtReceiver,
         };
-        self.source.begin(self.capture.incarnation(), begin);
+        self.source.begin(Arc::clone(&capture), begin);
+        self.capture = Some(capture);
+        self.excluded = load::excluded(&self.config);
         Ok(())
     }
 
-    fn plan(&self, reason: WindowReason) -> Plan {
-        match self.image.unfinished() {
-            Some(copy) => Plan::finish_copy(&copy, reason),
-            None => Plan::compare_all(reason),
-        }
-    }
-
     /// One load of the capture, from its start to its end.
-    async fn one_load(&self, commands: &mut mpsc::Receiver<Command>) -> LoadEnd {
-        self.config
-            .status
-            .set_capture(Some((CaptureMode::Data, "eBPF, self-test passed".to_owned())));
-        let (pump, mut pump_end) = Pump::spawn(
-            Arc::clone(&self.capture),
-            Arc::clone(&self.source),
-            Duration::from_millis(self.config.start.marker_interval_ms.max(1)),
-        );
-        let end = self.steer(&pump, &mut pump_end, commands).await;
+    async fn one_load(&mut self, commands: &mut mpsc::Receiver<Command>) -> LoadEnd {
+        self.config.status.show_modes(self.capture());
+        let (losses, mut lost) = mpsc::unbounded_channel();
+        let (pump, mut pump_end) = Pump::spawn(PumpConfig {
+            capture: Arc::clone(self.capture()),
+            source: Arc::clone(&self.source),
+            marker_interval: Duration::from_millis(self.config.start.marker_interval_ms.max(1)),
+            losses,
+            pinned: self.config.capture.pin.is_some(),
+            ring_bytes: self.config.capture.ring_bytes,
+        });
+        let end = self.steer(&pump, &mut pump_end, &mut lost, commands).await;
         pump.stop();
         if !pump_end.is_terminated() {
             // The thread puts records into the log: it must be gone before another load begins to.
@@ -222,18 +255,25 @@ impl Run {
     }
 
     async fn steer(
-        &self,
+        &mut self,
         pump: &Pump,
         pump_end: &mut oneshot::Receiver<PumpEnd>,
+        losses: &mut mpsc::UnboundedReceiver<Loss>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> LoadEnd {
-        let mut unknown = tokio::time::interval(UNKNOWN_INTERVAL);
-        let mut catching_up = tokio::task::JoinSet::new();
+        let mut settle = tokio::time::interval(SETTLE_INTERVAL);
+        let mut pass = tokio::time::interval(PASS_INTERVAL);
+        let mut work: JoinSet<Result<(), CatchUpError>> = JoinSet::new();
         loop {
-            if catching_up.is_empty()
-                && let Some((plan, window)) = self.source.take_plan()
-            {
-                catching_up.spawn(self.catch_up().carry_out(plan, window));
+            while let Ok(loss) = losses.try_recv() {
+                if let Some(end) = self.lost(&loss) {
+                    return end;
+                }
+            }
+            if let Some((plan, window)) = self.source.take_plan() {
+                // Its window has taken over what the former one had not done.
+                work.shutdown().await;
+                work.spawn(self.catch_up().carry_out(plan, window));
             }
             tokio::select! {
                 end = &mut *pump_end => return LoadEnd::of(end.unwrap_or(PumpEnd::Stopped)),
@@ -243,27 +283,31 @@ impl Run {
                         return LoadEnd::Broken(broken.0);
                     }
                 }
-                Some(done) = catching_up.join_next(), if !catching_up.is_empty() => match done {
-                    Ok(Ok(())) => self.config.status.set_problem(None),
-                    // The pump tells why, and what lies before the loss.
-                    Ok(Err(CatchUpError::Capture(CaptureError::Lost(_)))) => {}
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "the catch-up ended");
-                        self.config.status.set_problem(Some(shown(&error)));
-                        tokio::time::sleep(RETRY).await;
-                        return LoadEnd::gap("catch-up-failed");
-                    }
-                    Err(error) => tracing::error!(%error, "the catch-up was ended"),
+                Some(loss) = losses.recv() => if let Some(end) = self.lost(&loss) {
+                    return end;
                 },
-                _ = unknown.tick(), if catching_up.is_empty() => {
-                    if let Some((window, ranges)) = self.source.open_for_unknown() {
-                        catching_up.spawn(self.catch_up().reread(window, ranges));
+                Some(done) = work.join_next(), if !work.is_empty() => {
+                    if let Some(end) = self.done(done).await {
+                        return end;
                     }
+                }
+                _ = settle.tick() => {
+                    self.settle();
+                    if !self.excluded.iter().all(|one| load::excluded(&self.config).contains(one)) {
+                        // What is no swap any more may hold anything, and was not marked.
+                        return LoadEnd::Gap { code: "swap-ended" };
+                    }
+                }
+                _ = pass.tick(), if work.is_empty() && self.without_data() => {
+                    self.source.open_again(WindowReason::SelfTestFailed);
                 }
                 command = commands.recv() => match command {
                     None => return LoadEnd::Run(RunEnd::Abandoned),
-                    Some(Command::Mark { name, reply }) => pump.mark(name, reply),
-                    Some(Command::Demote { reply }) if self.source.any_window_open() => {
+                    Some(Command::Mark { kind, name, held, taken }) => {
+                        pump.mark(kind, name, held);
+                        let _gone = taken.send(());
+                    }
+                    Some(Command::Demote { reply }) if !self.source.legal() => {
                         // The last position of a demoted source must be a recovery point.
                         let cause = "a first copy or a catch-up is under way";
                         let _gone = reply.send(Err(ApiError::new(&codes::NO_POINT_YET, cause)));
@@ -274,6 +318,61 @@ impl Run {
                 },
             }
         }
+    }
+
+    /// Data mode ended on a disk: an event with a reason code, counted and shown (design section
+    /// 4).
+    /// Gives the end of the load where there is no way back in it.
+    fn lost(&mut self, loss: &Loss) -> Option<LoadEnd> {
+        let code = loss.reason.code();
+        tracing::warn!(code, disk = ?loss.disk, "data mode ended: bitmap mode");
+        self.config.status.count_loss(code);
+        self.config.status.show_modes(self.capture());
+        self.pause.lost(Instant::now());
+        // Of no disk: the ring itself can't be read any further.
+        loss.disk.is_none().then_some(LoadEnd::Gap { code: "loaded-anew" })
+    }
+
+    /// A catch-up has ended; gives why the load ends with it, if so.
+    async fn done(
+        &self,
+        done: Result<Result<(), CatchUpError>, tokio::task::JoinError>,
+    ) -> Option<LoadEnd> {
+        match done {
+            Ok(Ok(())) => self.config.status.set_problem(None),
+            // Data mode ended again: the pump tells where, and opens a window there.
+            Ok(Err(CatchUpError::Capture(CaptureError::Lost(reason)))) => {
+                tracing::info!(code = reason.code(), "the catch-up begins anew");
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the catch-up ended");
+                self.config.status.set_problem(Some(shown(&error)));
+                tokio::time::sleep(RETRY).await;
+                // What it has not done is done by another one, in a window of its own.
+                self.source.open_again(WindowReason::CaptureGap);
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(_) => return Some(LoadEnd::Gap { code: "catch-up-failed" }),
+        }
+        None
+    }
+
+    /// Lets the bitmap forget what the target has. What the target is known to have is kept first:
+    /// a process that comes later must notice a target that has less (trap T-1).
+    fn settle(&self) {
+        let Some(settled) = self.source.take_settled() else { return };
+        let start = &self.config.start;
+        match self.config.settled.write(start.replica, start.lineage.epoch(), settled.lsn) {
+            Ok(()) => self.capture().durable(settled.ring),
+            Err(error) => tracing::warn!(%error, "dirty bits are kept"),
+        }
+    }
+
+    /// True when bytes can't be captured on some disk, whatever is done.
+    fn without_data(&self) -> bool {
+        let hopeless = |mode| matches!(mode, Mode::Bitmap(reason) if !can_return(reason));
+        let disks = self.config.start.disks.iter();
+        disks.map(|disk| self.capture().mode(disk.index)).any(hopeless)
     }
 
     /// Everything captured goes into the log, a last marker behind it, and all of it to the next
@@ -287,7 +386,7 @@ impl Run {
         pump.finish();
         let end = pump_end.await.unwrap_or(PumpEnd::Stopped);
         let tip = match (end, self.source.tail()) {
-            (PumpEnd::Stopped, Some(tip)) => tip,
+            (PumpEnd::Stopped, Some(tip)) if self.source.legal() => tip,
             (end, _) => {
                 let _gone = reply.send(Err(ApiError::new(
                     &codes::NODE_FAILED,
@@ -301,7 +400,7 @@ impl Run {
         let _gone = reply.send(answer);
         if failed {
             // Not demoted: go on, with a comparison, because nothing was captured in between.
-            return LoadEnd::gap("demotion-given-up");
+            return LoadEnd::Gap { code: "demotion-given-up" };
         }
         LoadEnd::Run(RunEnd::Demoted(tip))
     }
@@ -315,7 +414,14 @@ impl Run {
                 .detail("last", tip.lsn)
                 .detail("durable", self.source.durable().here));
         }
-        if self.capture.state() != State::Data || self.capture.head() != self.capture.drained() {
+        if self.source.any_unknown() {
+            // The disk holds there what no record says: a copy at the last position would differ.
+            let cause = "a write to a protected disk has failed, and is not read again yet";
+            return Err(ApiError::new(&codes::NO_POINT_YET, cause));
+        }
+        let data = |disk| self.capture().mode(disk) == Mode::Data;
+        let all_data = self.config.start.disks.iter().all(|disk| data(disk.index));
+        if !all_data || self.capture().head() != self.capture().drained() {
             let cause = "the machine wrote to its disks behind the last marker";
             return Err(ApiError::new(&codes::WRONG_STATE, cause)
                 .cure("shut the machine down, or unmount its disks, before it is failed over"));
@@ -323,14 +429,18 @@ impl Run {
         Ok(tip)
     }
 
+    fn capture(&self) -> &Arc<Capture> {
+        self.capture.as_ref().expect("there is one but for the time of a reload")
+    }
+
     fn catch_up(&self) -> CatchUp {
         CatchUp {
             source: Arc::clone(&self.source),
-            capture: Arc::clone(&self.capture),
+            capture: Arc::clone(self.capture()),
             uplink: Arc::clone(&self.uplink),
             status: Arc::clone(&self.config.status),
-            image: Arc::clone(&self.image),
             disks: self.config.start.disks.clone(),
+            return_after: self.pause.get(),
         }
     }
 }
@@ -338,7 +448,9 @@ impl Run {
 impl Command {
     fn refuse(self, error: &ApiError) {
         let _gone = match self {
-            Self::Mark { reply, .. } => reply.send(Err(error.clone())).is_err(),
+            Self::Mark { held, .. } => {
+                held.reply.is_some_and(|reply| reply.send(Err(error.clone())).is_err())
+            }
             Self::Demote { reply } => reply.send(Err(error.clone())).is_err(),
         };
     }
@@ -347,78 +459,19 @@ impl Command {
 /// Why one load ended.
 enum LoadEnd {
     Run(RunEnd),
-    Lost { reason: WindowReason, code: &'static str },
+    /// Some writes may not be in the log, and the bitmap does not say which.
+    Gap {
+        code: &'static str,
+    },
     Broken(String),
 }
 
 impl LoadEnd {
-    /// Some writes may not be in the log.
-    const fn gap(code: &'static str) -> Self {
-        Self::Lost { reason: WindowReason::CaptureGap, code }
-    }
-
-    fn of(end: PumpEnd) -> Self {
+    const fn of(end: PumpEnd) -> Self {
         match end {
-            PumpEnd::Lost(loss) => {
-                let reason = match loss.reason {
-                    landfall_capture::LostReason::Overflow => WindowReason::RingOverflow,
-                    _ => WindowReason::CaptureGap,
-                };
-                Self::Lost { reason, code: loss.reason.code() }
-            }
             PumpEnd::DiskReplaced => Self::Run(RunEnd::DiskReplaced),
-            PumpEnd::Stopped => Self::gap("capture-stopped"),
+            PumpEnd::DiskResized => Self::Run(RunEnd::DiskResized),
+            PumpEnd::Stopped => Self::Gap { code: "capture-stopped" },
         }
     }
-}
-
-/// Loads the capture; the self-test is part of it.
-async fn load(config: &RunConfig) -> Result<Arc<Capture>, ApiError> {
-    let start = &config.start;
-    let targets: Vec<Target> = start
-        .disks
-        .iter()
-        .map(|disk| Target { disk: disk.index, path: disk.path.clone().into() })
-        .collect();
-    let options = config.capture.clone();
-    let capture = tokio::task::spawn_blocking(move || Capture::start(&targets, options))
-        .await
-        .map_err(|error| ApiError::new(&codes::INTERNAL, error.to_string()))?
-        .map_err(|error| refused(&error))?;
-    for (disk, (_, found)) in start.disks.iter().zip(capture.disks()) {
-        if disk.geometry != found.geometry {
-            let cause = format!("{} is not as it was when it was protected", disk.path);
-            return Err(ApiError::new(&codes::DISK_MISMATCH, cause)
-                .detail("protected", disk.geometry.size_bytes)
-                .detail("found", found.geometry.size_bytes));
-        }
-    }
-    Ok(Arc::new(capture))
-}
-
-/// An error of the capture as the API shows it.
-pub(crate) fn refused(error: &CaptureError) -> ApiError {
-    let code = match error {
-        CaptureError::Disk { .. } | CaptureError::Inspect { .. } | CaptureError::Targets(_) => {
-            &codes::DISK_UNUSABLE
-        }
-        _ => &codes::CAPTURE_UNAVAILABLE,
-    };
-    ApiError::new(code, with_causes(error))
-}
-
-/// Why a catch-up can't go on, as the API shows it.
-fn shown(error: &CatchUpError) -> ApiError {
-    ApiError::new(&codes::NODE_FAILED, format!("catch-up: {}", with_causes(error)))
-        .cure("mend what the cause names; the agent tries again by itself")
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

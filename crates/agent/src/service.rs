@@ -1,16 +1,17 @@
 //! The agent as a process: enrolment, orders, reports.
 
 use crate::agent::Agent;
-use crate::instance::instance;
+use crate::freeze::thaw_left_behind;
+use crate::instance::{Hardware, instance_of};
 use crate::network::FleetNetwork;
+use crate::settings::Settings;
 use crate::state::StateError;
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
 use landfall_api_types::node::Report;
-use landfall_capture::Options;
 use landfall_pki::PkiError;
 use landfall_types::Class;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +28,8 @@ pub struct AgentConfig {
     /// Where the instance's nonce is kept, outside the protected disks: see
     /// [`crate::instance::INSTANCE_FILE`].
     pub instance_file: PathBuf,
-    /// How to capture.
-    pub capture: Options,
+    /// How it works on this machine.
+    pub settings: Settings,
 }
 
 /// Why the agent can't run.
@@ -66,15 +67,24 @@ impl AgentError {
 /// # Errors
 /// [`AgentError`]; never because the configuration server is away once the agent has enrolled.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let instance = instance(&config.instance_file).map_err(AgentError::State)?;
+    // First of all: whatever else fails, nothing stays frozen.
+    match thaw_left_behind(&config.settings.points.guard.record) {
+        Ok(mounts) if mounts.is_empty() => {}
+        Ok(mounts) => tracing::warn!(?mounts, "an earlier process had left these frozen"),
+        Err(error) => tracing::error!(%error, "look for what an earlier process left frozen"),
+    }
+    let hardware = Hardware::of_this_machine();
+    let instance = instance_of(&config.instance_file, &config.state_dir, hardware.as_ref())
+        .map_err(AgentError::State)?;
     let Some(client) = enrol(&config, &shutdown).await? else { return Ok(()) };
     let network = FleetNetwork::new(client.credentials()).map_err(AgentError::Credentials)?;
     let network = Arc::new(network);
-    let agent = Agent::open(&config.state_dir, instance, config.capture.clone(), network)
+    let agent = Agent::open(&config.state_dir, instance, config.settings.clone(), network)
         .map_err(AgentError::State)?;
     let agent = Arc::new(agent);
     let orders = OrderLoop::open(client.clone(), &config.state_dir).map_err(AgentError::Ledger)?;
-    let reports = tokio::spawn(report(Arc::clone(&agent), client, shutdown.clone()));
+    let shown = Settings::status_file(&config.instance_file);
+    let reports = tokio::spawn(report(Arc::clone(&agent), client, shown, shutdown.clone()));
     let resumed = tokio::spawn(resume(Arc::clone(&agent), shutdown.clone()));
     let result = orders.run(Arc::clone(&agent), shutdown.clone()).await;
     shutdown.cancel();
@@ -116,7 +126,12 @@ async fn resume(agent: Arc<Agent>, shutdown: CancellationToken) {
     }
 }
 
-async fn report(agent: Arc<Agent>, client: NodeClient, shutdown: CancellationToken) {
+async fn report(
+    agent: Arc<Agent>,
+    client: NodeClient,
+    shown: PathBuf,
+    shutdown: CancellationToken,
+) {
     let mut interval = tokio::time::interval(REPORT_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -131,11 +146,23 @@ async fn report(agent: Arc<Agent>, client: NodeClient, shutdown: CancellationTok
             problems,
             ..Report::default()
         };
+        show(&shown, &report);
         tokio::select! {
             () = shutdown.cancelled() => return,
             sent = client.report(&report) => if let Err(error) = sent {
                 tracing::debug!(%error, "the report did not arrive");
             },
         }
+    }
+}
+
+/// For `landfall agent status`. Lies in memory: nothing is made durable, and a reader sees a whole
+/// report or the one before.
+fn show(path: &Path, report: &Report) {
+    let partial = path.with_extension("partial");
+    let written = serde_json::to_vec_pretty(report).map_err(std::io::Error::other);
+    let written = written.and_then(|text| std::fs::write(&partial, text));
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+        tracing::debug!(%error, "the report can't be shown here");
     }
 }

@@ -1,34 +1,35 @@
-//! The log between the capture, the catch-up and the session: [`LogSource`] around a [`SourceLog`].
+//! The log between the capture, the catch-up and the session: [`landfall_repl::LogSource`] around a
+//! [`SourceLog`].
 
-use crate::log::{SourceLog, Tip};
-use crate::plan::Plan;
+mod session;
+
+use crate::image::ImageProgress;
+use crate::log::{CopyWindow, SourceLog, Tip};
+use crate::plan::{Bitmap, DiskWork, Knowledge, Plan};
 use crate::ranges::RangeSet;
-use async_trait::async_trait;
 use bytes::Bytes;
 use landfall_api_types::resource::Disk;
-use landfall_capture::Captured;
-use landfall_repl::{Batch, Durable, LogSource, ReceiverPosition, Refusal, SourceIdentity};
+use landfall_capture::{Capture, Captured, Loss, LostReason};
+use landfall_repl::{Durable, ImageCopyPosition, SourceIdentity};
 use landfall_types::control::Geometry;
 use landfall_types::{
-    ByteRange, Control, DiskIndex, Incarnation, Lsn, Marker, WindowId, WindowMode, WindowReason,
+    ByteRange, Control, DiskIndex, Lsn, Marker, WindowId, WindowMode, WindowReason,
 };
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Most bytes of records kept in memory; beyond it the ring is not emptied, and what comes then is
-/// its overflow.
-pub const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// A catch-up stops adding here, so that captured writes find room.
 pub const QUEUE_BYTES_CATCH_UP: usize = 32 << 20;
+/// Markers remembered until they are durable at the target; beyond that some are passed over, which
+/// only keeps dirty bits for longer.
+const MARKERS_MAX: usize = 4096;
 
-/// How a new load of the capture takes the log up.
+/// How a load of the capture takes the log up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Begin {
-    /// Where the receiver stands; what to do follows from that. Until then nothing captured is
-    /// kept: a window will be opened, and all that was written before its opening is read from the
-    /// disks.
+    /// Where the receiver stands; what to do follows from that.
     AtReceiver,
     /// The disks stand exactly here, and nothing has been written since.
     At(Tip),
@@ -40,20 +41,38 @@ pub enum Begin {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Broken(pub String);
 
+/// A place of the log that is a recovery point: where, and how far the ring was in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// The marker.
+    pub lsn: Lsn,
+    /// The ring's position in the log there.
+    pub ring: u64,
+}
+
 struct State {
-    incarnation: Incarnation,
     log: Option<SourceLog>,
-    /// The capture is active.
-    active: bool,
+    /// The load that is active.
+    capture: Option<Arc<Capture>>,
     plan: Option<(Plan, WindowId)>,
     broken: Option<Broken>,
     waits_for_receiver: bool,
+    /// Disks whose work some window was opened for and none has done.
+    unfinished: BTreeSet<DiskIndex>,
+    /// Markers that may not be durable at the target yet.
+    markers: VecDeque<Settled>,
+    settled: Option<Settled>,
 }
 
 /// See the module.
 pub struct Source {
     identity: SourceIdentity,
     disks: Vec<Disk>,
+    queue_bytes_max: usize,
+    /// How far the first copy is.
+    pub(crate) image: ImageProgress,
+    /// What the target had durable when dirty bits were dropped last, by an earlier process.
+    known_durable: Lsn,
     state: Mutex<State>,
     /// Records were appended: a waiting session reads on.
     appended: Notify,
@@ -61,27 +80,39 @@ pub struct Source {
     decided: Notify,
     /// Room in the queue: the pump, which is a thread, goes on.
     room: Condvar,
-    /// The same for tasks.
+    /// The same for tasks; also when more is durable.
     room_async: Notify,
     /// How far the ring has been put into the log.
     drained: watch::Sender<u64>,
 }
 
 impl Source {
-    /// For the log of these disks; `identity.incarnation` is replaced by that of each load.
+    /// For the log of these disks; `identity.incarnation` is replaced by that of each load. At most
+    /// `queue_bytes_max` bytes of records are kept in memory; beyond, the ring is not emptied, and
+    /// what comes then is its overflow.
     #[must_use]
-    pub fn new(identity: SourceIdentity, disks: Vec<Disk>) -> Self {
+    pub fn new(
+        identity: SourceIdentity,
+        disks: Vec<Disk>,
+        queue_bytes_max: usize,
+        known_durable: Lsn,
+    ) -> Self {
         let state = State {
-            incarnation: identity.incarnation,
             log: None,
-            active: false,
+            capture: None,
             plan: None,
             broken: None,
             waits_for_receiver: false,
+            unfinished: BTreeSet::new(),
+            markers: VecDeque::new(),
+            settled: None,
         };
         Self {
             identity,
             disks,
+            queue_bytes_max,
+            image: ImageProgress::default(),
+            known_durable,
             state: Mutex::new(state),
             appended: Notify::new(),
             decided: Notify::new(),
@@ -92,14 +123,16 @@ impl Source {
     }
 
     /// The capture is active: records of this incarnation follow.
-    pub fn begin(&self, incarnation: Incarnation, begin: Begin) {
+    pub fn begin(&self, capture: Arc<Capture>, begin: Begin) {
         let mut state = self.lock();
-        state.incarnation = incarnation;
-        state.active = true;
         state.broken = None;
         state.plan = None;
         state.waits_for_receiver = false;
-        self.drained.send_replace(0);
+        state.markers.clear();
+        state.settled = None;
+        let (incarnation, ring) = (capture.incarnation(), capture.drained());
+        state.capture = Some(capture);
+        self.drained.send_replace(ring);
         match begin {
             Begin::AtReceiver => {
                 state.log = None;
@@ -107,14 +140,13 @@ impl Source {
             }
             Begin::At(tip) => {
                 let mut log = SourceLog::new(self.identity.lineage.epoch(), tip, &[]);
-                log.begin_incarnation(incarnation);
+                log.begin_incarnation(incarnation, ring);
                 state.log = Some(log);
             }
             Begin::Behind(plan) => {
                 let log = state.log.as_mut().expect("a log was begun before it is gone on with");
-                log.begin_incarnation(incarnation);
-                let window = self.open(log, &plan);
-                state.plan = Some((plan, window));
+                log.begin_incarnation(incarnation, ring);
+                self.open(&mut state, plan);
             }
         }
         drop(state);
@@ -124,16 +156,51 @@ impl Source {
 
     /// The capture has ended.
     pub fn end(&self) {
-        self.lock().active = false;
+        self.lock().capture = None;
+    }
+
+    /// The disks as the capture knows them; none while it is being loaded.
+    #[must_use]
+    pub fn captured_disks(&self) -> Vec<landfall_capture::Disk> {
+        let capture = self.lock().capture.clone();
+        capture
+            .map_or_else(Vec::new, |one| one.disks().iter().map(|(_, disk)| disk.clone()).collect())
+    }
+
+    /// True when there is a log to put records into.
+    #[must_use]
+    pub fn begun(&self) -> bool {
+        self.lock().log.is_some()
     }
 
     /// Opens the window of a plan, and says what the disks are like.
-    fn open(&self, log: &mut SourceLog, plan: &Plan) -> WindowId {
-        let fresh = plan.image.as_ref().is_some_and(|image| image.window.is_none());
-        let mode = if plan.compare { WindowMode::Compare } else { WindowMode::Copy };
-        let ranges =
-            self.disks.iter().map(|disk| (disk.index, RangeSet::of(whole(disk)))).collect();
-        let window = log.open_window(plan.reason, mode, fresh, ranges);
+    fn open(&self, state: &mut State, plan: Plan) {
+        let Some(log) = &mut state.log else { return };
+        let copy = match &plan.image {
+            None => CopyWindow::None,
+            Some(image) => image.window.map_or(CopyWindow::This, CopyWindow::GoesOn),
+        };
+        let mode = if plan.compares() { WindowMode::Compare } else { WindowMode::Copy };
+        let mut ranges: BTreeMap<DiskIndex, RangeSet> =
+            self.disks.iter().map(|disk| (disk.index, RangeSet::new())).collect();
+        for disk in &self.disks {
+            // Of a disk with a bitmap the ranges are known later: see `Source::extend_window`.
+            if plan.disks.contains(&(disk.index, DiskWork::Compare)) {
+                ranges.insert(disk.index, RangeSet::of(whole(disk)));
+            }
+        }
+        state.unfinished.extend(plan.disks.iter().map(|(disk, _)| *disk));
+        let window = log.open_window(plan.reason, mode, copy, ranges);
+        if let Some(image) = &plan.image {
+            let incarnation = state.capture.as_ref().map(|capture| capture.incarnation());
+            // A copy that goes on without anything to be made up for was captured all along.
+            let ours = incarnation.is_some_and(|one| self.image.is_of(one));
+            let since =
+                incarnation.filter(|_| ours || copy == CopyWindow::This || plan.disks.is_empty());
+            let window = image.window.unwrap_or(window);
+            let durable_bytes = image.durable_bytes.clone();
+            self.image.set(ImageCopyPosition { window, durable_bytes }, since);
+        }
         for disk in &self.disks {
             log.control(&Control::Geometry(Geometry {
                 disk: disk.index.0,
@@ -142,26 +209,121 @@ impl Source {
                 sector_bytes: disk.geometry.sector_bytes,
             }));
         }
-        window
+        state.plan = Some((plan, window));
     }
 
     /// Takes records of the ring, up to position `drained`.
     pub fn captured(&self, records: Vec<Captured>, drained: u64) {
-        if let Some(log) = &mut self.lock().log {
-            records.into_iter().for_each(|record| log.captured(record));
+        let any = !records.is_empty();
+        let mut state = self.lock();
+        for record in records {
+            let Some(log) = &mut state.log else { break };
+            log.captured(record);
+            if !log.unknown().is_empty() && log.catch_up_window().is_none() {
+                // At once: a receiver that stood behind the failed write, and before the window,
+                // would be gone on with by another process, which knows of no failure.
+                let disks = Vec::new();
+                let plan = Plan { reason: WindowReason::CaptureGap, image: None, disks };
+                self.open(&mut state, plan);
+                self.decided.notify_one();
+            }
         }
-        self.drained.send_replace(drained);
-        self.appended.notify_waiters();
+        drop(state);
+        self.drained.send_if_modified(|now| std::mem::replace(now, drained) != drained);
+        if any {
+            self.appended.notify_waiters();
+        }
     }
 
-    /// Puts a marker into the log; `None` while a window is open or nothing was begun.
+    /// Data mode ended here: a window opens at this place, and what it needs is planned.
+    pub fn lost(&self, loss: &Loss) {
+        let mut state = self.lock();
+        let every = || self.disks.iter().map(|disk| disk.index).collect();
+        state.unfinished.extend(loss.disk.map_or_else(every, |disk| vec![disk]));
+        let plan = self.plan_of_unfinished(&state, reason_of(loss.reason));
+        self.open(&mut state, plan);
+        drop(state);
+        self.appended.notify_waiters();
+        self.decided.notify_one();
+    }
+
+    /// Opens another window for what no window has done so far; for all disks where a pass is to be
+    /// repeated because the last one closed inexactly.
+    pub fn open_again(&self, reason: WindowReason) {
+        let mut state = self.lock();
+        if state.log.as_ref().is_some_and(|log| log.catch_up_window().is_none() && log.legal()) {
+            return;
+        }
+        let plan = self.plan_of_unfinished(&state, reason);
+        self.open(&mut state, plan);
+        drop(state);
+        self.appended.notify_waiters();
+        self.decided.notify_one();
+    }
+
+    /// The work that windows which were given up have left, and the rest of a first copy.
+    fn plan_of_unfinished(&self, state: &State, reason: WindowReason) -> Plan {
+        let unfinished = state.unfinished.iter().copied();
+        let mut plan = Plan::compare(reason, self.image.unfinished().as_ref(), unfinished);
+        if let Some(capture) = &state.capture {
+            // A first copy that began under this load: the bits since then are all that it lacks.
+            let ours = self.image.is_of(capture.incarnation());
+            for (disk, work) in &mut plan.disks {
+                if ours || capture.has_baseline(*disk) {
+                    *work = DiskWork::Dirty;
+                }
+            }
+        }
+        plan
+    }
+
+    /// Opens a window over every disk, by comparison: nothing is known of the past.
+    #[must_use]
+    pub fn plan_everything(&self, reason: WindowReason) -> Plan {
+        let all = self.disks.iter().map(|disk| disk.index);
+        Plan::compare(reason, self.image.unfinished().as_ref(), all)
+    }
+
+    fn knowledge(&self, capture: &Capture) -> Knowledge {
+        let bitmap = |disk: &Disk| {
+            let known = match capture.has_baseline(disk.index) {
+                false => Bitmap::Nothing,
+                true if capture.is_in_step(disk.index) => Bitmap::InStep,
+                true => Bitmap::Dirty,
+            };
+            (disk.index, known)
+        };
+        Knowledge {
+            incarnation: capture.incarnation(),
+            origin: capture.origin(),
+            ring: (capture.tail(), capture.head()),
+            disks: self.disks.iter().map(bitmap).collect(),
+            settled: self.known_durable,
+        }
+    }
+
+    /// Puts a marker into the log; `None` where the position is no recovery point, or nothing was
+    /// begun.
     pub fn mark(&self, marker: Marker) -> Option<Lsn> {
-        let lsn = self.lock().log.as_mut()?.mark(marker)?;
+        let mut state = self.lock();
+        let log = state.log.as_mut()?;
+        let lsn = log.mark(marker)?;
+        let ring = log.ring_position();
+        // A write that failed is unknown until a window has covered it: no place to forget bits.
+        if log.unknown().is_empty() && state.markers.len() < MARKERS_MAX {
+            state.markers.push_back(Settled { lsn, ring });
+        }
+        drop(state);
         self.appended.notify_waiters();
         Some(lsn)
     }
 
-    /// What the new load has to do first, and in which window; handed out once.
+    /// The newest recovery point that is durable at the target, once each.
+    pub fn take_settled(&self) -> Option<Settled> {
+        self.lock().settled.take()
+    }
+
+    /// What has to be done first, and in which window; handed out once.
     pub fn take_plan(&self) -> Option<(Plan, WindowId)> {
         self.lock().plan.take()
     }
@@ -177,57 +339,68 @@ impl Source {
         self.decided.notified().await;
     }
 
-    /// Appends what was read from a disk, where it is still pending (trap T-2); gives the bytes
-    /// appended. The ring must have been drained up to its head at the end of the read
+    /// What the bitmap says is dirty is to be sent for `window`.
+    pub fn extend_window(&self, window: WindowId, disk: DiskIndex, ranges: &[ByteRange]) {
+        if let Some(log) = &mut self.lock().log {
+            log.extend_window(window, disk, ranges);
+        }
+    }
+
+    /// Appends what was read from a disk for `window`, where it is still pending (trap T-2); gives
+    /// the bytes appended. The ring must have been drained up to its head at the end of the read
     /// ([`Source::drained_to`]).
-    pub fn append_read(&self, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
+    pub fn append_read(&self, window: WindowId, disk: DiskIndex, offset: u64, data: &Bytes) -> u64 {
         let appended =
-            self.lock().log.as_mut().map_or(0, |log| log.append_read(disk, offset, data));
+            self.lock().log.as_mut().map_or(0, |log| log.append_read(window, disk, offset, data));
         self.appended.notify_waiters();
         appended
     }
 
-    /// Bytes of a range that are still to be sent.
+    /// Bytes of a range that are still to be sent for `window`.
     #[must_use]
-    pub fn pending_bytes(&self, disk: DiskIndex, range: ByteRange) -> u64 {
+    pub fn pending_bytes(&self, window: WindowId, disk: DiskIndex, range: ByteRange) -> u64 {
         let state = self.lock();
-        let pending = state.log.as_ref().map_or_else(Vec::new, |log| log.pending(disk, range));
+        let log = state.log.as_ref();
+        let pending = log.map_or_else(Vec::new, |log| log.pending(window, disk, range));
         pending.iter().map(ByteRange::len).sum()
     }
 
     /// A range was found equal.
-    pub fn settle(&self, disk: DiskIndex, range: ByteRange) {
+    pub fn settle(&self, window: WindowId, disk: DiskIndex, range: ByteRange) {
         if let Some(log) = &mut self.lock().log {
-            log.settle(disk, range);
+            log.settle(window, disk, range);
         }
     }
 
-    /// Opens a window over the ranges whose content became unknown by failed writes; `None` when
-    /// there are none.
-    pub fn open_for_unknown(&self) -> Option<(WindowId, BTreeMap<DiskIndex, RangeSet>)> {
+    /// The ranges of failed writes, which are to be read again for `window`.
+    pub fn take_unknown(&self, window: WindowId) -> BTreeMap<DiskIndex, RangeSet> {
         let mut state = self.lock();
-        let log = state.log.as_mut()?;
-        let ranges = log.unknown().clone();
-        if ranges.is_empty() {
-            return None;
-        }
-        let window =
-            log.open_window(WindowReason::CaptureGap, WindowMode::Copy, false, ranges.clone());
-        drop(state);
-        self.appended.notify_waiters();
-        Some((window, ranges))
+        state.log.as_mut().map_or_else(BTreeMap::new, |log| log.take_unknown(window))
     }
 
-    /// Closes all windows; gives the LSN of the last closing.
-    pub fn close_windows(&self) -> Lsn {
+    /// Closes the window that is being caught up; gives the LSN of its closing, `None` when another
+    /// one has taken its place, or while ranges of failed writes are unknown.
+    pub fn close_window(&self, window: WindowId, exact: bool) -> Option<Lsn> {
         let mut state = self.lock();
-        let lsn = state.log.as_mut().map_or(Lsn::ZERO, |log| {
-            log.close_windows();
-            log.tail().lsn
-        });
+        let lsn = state.log.as_mut()?.close_window(window, exact)?;
+        if exact {
+            state.unfinished.clear();
+        }
         drop(state);
         self.appended.notify_waiters();
-        lsn
+        Some(lsn)
+    }
+
+    /// True while `window` is the one that is being caught up.
+    #[must_use]
+    pub fn catches_up(&self, window: WindowId) -> bool {
+        self.lock().log.as_ref().and_then(SourceLog::catch_up_window) == Some(window)
+    }
+
+    /// True while the content of some range is unknown, because a write to it failed.
+    #[must_use]
+    pub fn any_unknown(&self) -> bool {
+        self.lock().log.as_ref().is_some_and(|log| !log.unknown().is_empty())
     }
 
     /// Ends when the ring was put into the log up to `position`.
@@ -236,24 +409,28 @@ impl Source {
         drained.wait_for(|drained| *drained >= position).await.expect("the sender is part of self");
     }
 
+    /// How far the ring was put into the log.
+    #[must_use]
+    pub fn drained(&self) -> u64 {
+        *self.drained.borrow()
+    }
+
+    /// How far the ring is durable at the next hop.
+    #[must_use]
+    pub fn acknowledged_ring(&self) -> u64 {
+        self.lock().log.as_ref().map_or(0, SourceLog::acknowledged_ring)
+    }
+
     /// Ends when a catch-up may add to the queue.
     pub async fn room_for_catch_up(&self) {
-        loop {
-            let freed = self.room_async.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.queued_bytes() < QUEUE_BYTES_CATCH_UP {
-                return;
-            }
-            freed.await;
-        }
+        self.changed_until(|source| source.queued_bytes() < QUEUE_BYTES_CATCH_UP).await;
     }
 
     /// Waits for room in the queue; false when the time is over.
     #[must_use]
     pub fn wait_room(&self, timeout: Duration) -> bool {
         let state = self.lock();
-        let full = |state: &mut State| queued(state) >= QUEUE_BYTES_MAX;
+        let full = |state: &mut State| queued(state) >= self.queue_bytes_max;
         let (_state, result) = self
             .room
             .wait_timeout_while(state, timeout, full)
@@ -279,27 +456,47 @@ impl Source {
         self.lock().log.as_ref().map_or_else(Durable::default, SourceLog::durable)
     }
 
-    /// True when the newest position is no recovery point.
+    /// True when the newest position is a recovery point.
     #[must_use]
-    pub fn any_window_open(&self) -> bool {
-        self.lock().log.as_ref().is_none_or(SourceLog::any_window_open)
+    pub fn legal(&self) -> bool {
+        self.lock().log.as_ref().is_some_and(SourceLog::legal)
     }
 
     /// Ends when the next hop has everything up to `lsn` durable.
     pub async fn durable_to(&self, lsn: Lsn) {
+        self.changed_until(|source| source.durable().here >= lsn).await;
+    }
+
+    /// Ends when the target has everything up to `lsn` durable.
+    pub async fn durable_at_target(&self, lsn: Lsn) {
+        self.changed_until(|source| source.durable().at_target >= lsn).await;
+    }
+
+    async fn changed_until(&self, holds: impl Fn(&Self) -> bool) {
         loop {
-            let freed = self.room_async.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.durable().here >= lsn {
+            // Registered before the look: a change in between is not missed.
+            let changed = self.room_async.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if holds(self) {
                 return;
             }
-            freed.await;
+            changed.await;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the window of a loss is opened, in the words of the log.
+fn reason_of(reason: LostReason) -> WindowReason {
+    match reason {
+        LostReason::Overflow => WindowReason::RingOverflow,
+        LostReason::NoData => WindowReason::SelfTestFailed,
+        LostReason::Asked => WindowReason::Requested,
+        _ => WindowReason::CaptureGap,
     }
 }
 
@@ -310,75 +507,4 @@ fn queued(state: &State) -> usize {
 /// All of a disk.
 fn whole(disk: &Disk) -> ByteRange {
     ByteRange { start: 0, end: disk.geometry.size_bytes }
-}
-
-fn unavailable(reason: impl Into<String>) -> Refusal {
-    Refusal::Unavailable { reason: reason.into() }
-}
-
-#[async_trait]
-impl LogSource for Source {
-    fn identity(&self) -> SourceIdentity {
-        SourceIdentity { incarnation: self.lock().incarnation, ..self.identity.clone() }
-    }
-
-    async fn resume(&self, position: &ReceiverPosition) -> Result<(), Refusal> {
-        let mut state = self.lock();
-        if !state.active {
-            return Err(unavailable("the capture is being started"));
-        }
-        if let Some(Broken(reason)) = &state.broken {
-            return Err(unavailable(reason.clone()));
-        }
-        if let Some(log) = &state.log {
-            return log.check(position).map_err(|mismatch| {
-                // Trap T-1: never renumber. The run answers with a new load and a comparison of
-                // everything.
-                let reason = mismatch.to_string();
-                state.broken = Some(Broken(reason.clone()));
-                self.decided.notify_one();
-                unavailable(reason)
-            });
-        }
-        if !state.waits_for_receiver {
-            return Err(unavailable("the log has not begun"));
-        }
-        let base = Tip { lsn: position.durable, chain: position.chain };
-        let mut log = SourceLog::new(self.identity.lineage.epoch(), base, &position.open_windows);
-        log.begin_incarnation(state.incarnation);
-        let plan = Plan::from_position(position);
-        let window = self.open(&mut log, &plan);
-        state.log = Some(log);
-        state.plan = Some((plan, window));
-        state.waits_for_receiver = false;
-        drop(state);
-        self.appended.notify_waiters();
-        self.decided.notify_one();
-        Ok(())
-    }
-
-    async fn read(&self, from: Lsn, bytes_max: usize) -> Result<Batch, Refusal> {
-        loop {
-            // Registered before the look: an append in between is not missed.
-            let appended = self.appended.notified();
-            tokio::pin!(appended);
-            appended.as_mut().enable();
-            let batch = match &self.lock().log {
-                Some(log) => log.read(from, bytes_max).map_err(|m| unavailable(m.to_string()))?,
-                None => return Err(unavailable("the log begins anew")),
-            };
-            if let Some(batch) = batch {
-                return Ok(batch);
-            }
-            appended.await;
-        }
-    }
-
-    fn acknowledged(&self, durable: Durable) {
-        if let Some(log) = &mut self.lock().log {
-            log.acknowledged(durable);
-        }
-        self.room.notify_all();
-        self.room_async.notify_waiters();
-    }
 }

@@ -51,6 +51,8 @@ codes! {
     POINT_IN_WINDOW = "point-in-window", 409, Permanent, "choose a point before the catch-up began or after it ended";
     /// There is no legal point yet (traps T-5, T-18).
     NO_POINT_YET = "no-point-yet", 409, Transient, "wait until the first copy or catch-up has ended; `landfall status` shows its progress";
+    /// A point that promises more than a crash could not be made.
+    POINT_FAILED = "point-failed", 409, Transient, "the cause names the file system or hook; crash-consistent points go on, try again when it is mended";
     /// A time that several points match, after a clock step (trap T-6).
     AMBIGUOUS_TIME = "ambiguous-time", 409, Permanent, "choose one of the listed candidates with --at-lsn";
     /// An unplanned failover without proof of fencing or an operator's word (trap T-17, design

@@ -3,7 +3,7 @@
 use crate::ApiError;
 use crate::order::{Order, OrderOutcome};
 use crate::resource::{
-    Branch, CaptureMode, CatchUp, Divergence, NodeRole, Point, Progress, Watermarks,
+    Branch, CaptureMode, CatchUp, DiskCapture, Divergence, NodeRole, Point, Progress, Watermarks,
 };
 use landfall_types::{
     DiskIndex, Epoch, InstanceId, Lineage, Lsn, MachineId, NodeId, OrderId, ReplicaId, WindowId,
@@ -105,6 +105,12 @@ pub struct AgentReport {
     pub queued_bytes: u64,
     /// How often capture was lost, by reason code, since the start.
     pub losses: Vec<(String, u64)>,
+    /// How each disk is captured.
+    #[serde(default)]
+    pub disks: Vec<DiskCapture>,
+    /// How often a disk went back to data mode, since the start.
+    #[serde(default)]
+    pub returns: u64,
 }
 
 /// State of a route through a process server.

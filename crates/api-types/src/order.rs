@@ -1,7 +1,7 @@
 //! What the configuration server tells roles to do. Every order can be repeated: the second time it
 //! finds its work done.
 
-use crate::request::PointChoice;
+use crate::request::{Consistency, PointChoice};
 use crate::resource::{Branch, Disk, Divergence, Points};
 use landfall_types::{
     BranchId, Chain, DiskGeometry, Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId,
@@ -34,6 +34,9 @@ pub enum Order {
     AgentMark {
         /// Its name.
         name: String,
+        /// What it promises.
+        #[serde(default)]
+        consistency: Consistency,
     },
 
     // To process servers.

@@ -155,10 +155,26 @@ pub struct DiscardDivergence {
     pub names: Vec<String>,
 }
 
+/// What a recovery point promises about the machine's file systems and programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// As after a power cut.
+    #[default]
+    Crash,
+    /// All mounted file systems of the protected disks are frozen at this moment.
+    FileSystem,
+    /// That, and the agent's hooks were called around it.
+    Application,
+}
+
 /// `POST /v1/machines/{name}/mark`: a named recovery point.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     /// 1 to 128 bytes.
     pub name: String,
+    /// What it promises.
+    #[serde(default)]
+    pub consistency: Consistency,
 }

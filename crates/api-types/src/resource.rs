@@ -85,6 +85,17 @@ pub enum CaptureMode {
     Served,
 }
 
+/// How one disk is captured.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskCapture {
+    /// Which.
+    pub disk: DiskIndex,
+    /// How.
+    pub mode: CaptureMode,
+    /// Why not better: a reason code.
+    pub reason: String,
+}
+
 /// The positions of one direction of replication: captured ≥ sent ≥ received ≥ durable ≥ folded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Watermarks {
@@ -270,6 +281,15 @@ pub struct Machine {
     pub path: Vec<String>,
     /// How writes are captured, with the reason.
     pub capture: Option<(CaptureMode, String)>,
+    /// How each disk is captured.
+    #[serde(default)]
+    pub disk_capture: Vec<DiskCapture>,
+    /// How often data mode ended since the agent's start, by reason code.
+    #[serde(default)]
+    pub capture_losses: Vec<(String, u64)>,
+    /// How often a disk went back to data mode since the agent's start.
+    #[serde(default)]
+    pub capture_returns: u64,
     /// Positions of the present direction.
     pub watermarks: Watermarks,
     /// Newest durable legal point at the target.

@@ -11,8 +11,8 @@ pub(crate) use machine::{
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
 };
 pub(crate) use roles::{
-    AgentArgs, BandwidthArgs, DiskClientArgs, JournalCommand, MasterTargetArgs, NodeArgs,
-    ProcessServerArgs, ServerArgs, ServerCommand,
+    AgentArgs, AgentCommand, AgentRunArgs, BandwidthArgs, DiskClientArgs, JournalCommand,
+    MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,
 };
 
 pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, VaultCommand, VolumeArgs};

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod agent;
 mod demo;
 mod disk_client;
 mod job;
@@ -50,7 +51,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Server(args) => roles::server(args, format).await,
         Command::ProcessServer(args) => roles::process_server(args).await,
         Command::MasterTarget(args) => roles::master_target(args).await,
-        Command::Agent(args) => roles::agent(args).await,
+        Command::Agent(args) => agent::agent(args, format).await,
         Command::Protect(args) => machine::protect(&remote()?, args).await,
         Command::Status(args) => status::status(&remote()?, args).await,
         Command::Servers => status::servers(&remote()?).await,

@@ -113,7 +113,14 @@ pub(crate) fn machine() -> Machine {
         }],
         replica: ReplicaId::from_bytes([7; 16]),
         path: vec!["web-1".into(), "ps-home".into(), "mt-recovery".into()],
-        capture: Some((CaptureMode::Data, "self-test passed".into())),
+        capture: Some((CaptureMode::Bitmap, "ring-overflow".into())),
+        disk_capture: vec![DiskCapture {
+            disk: DiskIndex(0),
+            mode: CaptureMode::Bitmap,
+            reason: "ring-overflow".into(),
+        }],
+        capture_losses: vec![("ring-overflow".into(), 3)],
+        capture_returns: 2,
         watermarks: Watermarks {
             captured: Lsn::new(50),
             sent: Lsn::new(40),

@@ -5,7 +5,7 @@ mod support;
 
 use landfall_api_types::order::StartMode;
 use landfall_api_types::request::{
-    ChangePoint, DiscardDivergence, Mark, PointChoice, TestCleanUp, TestFailover,
+    ChangePoint, Consistency, DiscardDivergence, Mark, PointChoice, TestCleanUp, TestFailover,
 };
 use landfall_api_types::resource::{Health, JobOutcome, JobState, StepState};
 use landfall_api_types::{ApiError, codes};
@@ -31,7 +31,10 @@ async fn ask(fleet: &Fleet, command: Command) -> Result<(), ApiError> {
         Command::Cancel => client.cancel(MACHINE).await,
         Command::Pause => client.pause(MACHINE).await,
         Command::Resume => client.resume(MACHINE).await,
-        Command::Mark => client.mark(MACHINE, &Mark { name }).await,
+        Command::Mark => {
+            let consistency = Consistency::Crash;
+            client.mark(MACHINE, &Mark { name, consistency }).await
+        }
         Command::DiscardDivergence => {
             client.discard_divergence(MACHINE, &DiscardDivergence { names: vec![name] }).await
         }
@@ -80,7 +83,13 @@ async fn the_whole_cycle_and_every_refusal_on_the_way() {
     assert_eq!(machine.path, ["agent", "ps-home", "mt-recovery"]);
     assert!(machine.rpo_s.is_some_and(|rpo| (1.9..60.0).contains(&rpo)), "{:?}", machine.rpo_s);
     assert_eq!((machine.watermarks.captured, machine.watermarks.durable), (lsn(55), lsn(50)));
-    fleet.done(client.mark(MACHINE, &Mark { name: "before".to_owned() }).await).await;
+    fleet
+        .done(
+            client
+                .mark(MACHINE, &Mark { name: "before".to_owned(), consistency: Consistency::Crash })
+                .await,
+        )
+        .await;
     test_branch(&fleet).await;
 
     fleet.world(|world| {

@@ -110,7 +110,8 @@ async fn a_second_job_of_the_same_machine_is_refused_while_one_runs() {
     let fleet = Fleet::start().await;
     fleet.protect().await;
     fleet.world(|world| world.hold("agent-mark"));
-    let mark = landfall_api_types::request::Mark { name: "a".to_owned() };
+    let consistency = landfall_api_types::request::Consistency::Crash;
+    let mark = landfall_api_types::request::Mark { name: "a".to_owned(), consistency };
     let job = fleet.client.mark(MACHINE, &mark).await;
     let second = fleet.client.failover(MACHINE, &Fleet::failover_request()).await;
     assert_eq!(second.expect_err("one at a time").code, codes::JOB_RUNNING.name);

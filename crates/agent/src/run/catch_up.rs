@@ -1,34 +1,25 @@
-//! Reads the disks and sends what the target lacks: first copies, comparisons, ranges of failed
-//! writes.
+//! Reads the disks and sends what the target lacks: first copies, dirty ranges, comparisons, ranges
+//! of failed writes.
+
+mod compare;
+mod image;
 
 use super::reader::DiskReader;
-use crate::differences::{BLOCK_BYTES, differing};
-use crate::log::is_zero;
-use crate::plan::{ImagePlan, Plan};
-use crate::ranges::RangeSet;
+use crate::plan::{DiskWork, Plan};
 use crate::source::Source;
 use crate::status::Status;
-use crate::uplink::{Together, Uplink};
+use crate::uplink::Uplink;
 use bytes::Bytes;
 use landfall_api_types::resource::Disk;
-use landfall_capture::{Capture, CaptureError};
-use landfall_repl::limits::{IMAGE_DATA_BYTES_MAX, IMAGE_ZERO_BYTES_MAX};
-use landfall_repl::{HashRequest, ImageCopyPosition, ImageData, Refusal};
-use landfall_types::{ByteRange, Class, DiskIndex, Lsn, WindowId, WindowMode, WindowReason};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use landfall_capture::{Capture, CaptureError, Dirty, LostReason, Mode};
+use landfall_repl::Refusal;
+use landfall_types::{ByteRange, DiskIndex, WindowId, WindowMode};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// Bytes read from a disk at once.
 const READ_BYTES: u64 = 4 << 20;
-/// Bytes compared as one piece of work.
-const COMPARE_BYTES: u64 = 8 << 20;
-/// Pieces of work at once: hides the round trips of the questions.
-const COMPARE_AT_ONCE: usize = 4;
-/// Pieces of a first copy whose answers are waited for at once.
-const IMAGE_AT_ONCE: usize = 16;
-/// Longest wait for writes in flight; then the barrier is tried again, with a word in the log.
+/// Longest wait for writes in flight; then it is tried again, with a word in the log.
 const BARRIER_MAX: Duration = Duration::from_secs(30);
 /// Pause after a refusal that may pass.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,41 +37,8 @@ pub(crate) enum CatchUpError {
     Capture(#[from] CaptureError),
     #[error("the target refuses: {0}")]
     Refused(Refusal),
-}
-
-/// How far the first copy is: survives the load of the capture.
-#[derive(Default)]
-pub(crate) struct ImageProgress(Mutex<Option<ImageCopyPosition>>);
-
-impl ImageProgress {
-    /// The copy, if one has begun and not ended.
-    pub(crate) fn unfinished(&self) -> Option<ImageCopyPosition> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, copy: Option<ImageCopyPosition>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = copy;
-    }
-
-    fn advance(&self, disk: DiskIndex, through: u64) {
-        if let Some(copy) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            copy.durable_bytes.retain(|(other, _)| *other != disk);
-            copy.durable_bytes.push((disk, through));
-        }
-    }
-}
-
-/// Pieces of a first copy whose answers are open.
-struct ImageAnswers {
-    open: Together<()>,
-    /// Disk, end of the piece, its length, bytes sent for it.
-    pieces: VecDeque<(DiskIndex, u64, u64, u64)>,
-}
-
-impl ImageAnswers {
-    const fn new() -> Self {
-        Self { open: Together::new(), pieces: VecDeque::new() }
-    }
+    #[error("a part of it was ended: {0}")]
+    Ended(tokio::task::JoinError),
 }
 
 /// One catch-up and what it works with.
@@ -90,274 +48,194 @@ pub(crate) struct CatchUp {
     pub(crate) capture: Arc<Capture>,
     pub(crate) uplink: Arc<dyn Uplink>,
     pub(crate) status: Arc<Status>,
-    pub(crate) image: Arc<ImageProgress>,
     pub(crate) disks: Vec<Disk>,
+    /// How long bitmap mode is kept before data mode is tried again.
+    pub(crate) return_after: Duration,
+}
+
+/// Whether bytes can be captured again on this disk in this load.
+pub(crate) const fn can_return(reason: LostReason) -> bool {
+    !matches!(reason, LostReason::NoData | LostReason::Grown)
 }
 
 impl CatchUp {
-    /// Does the work of a window that is open, and closes it.
+    /// Does the work of a window that is open, closes it, and lets the bitmap forget what it was
+    /// for when the closing is durable at the target (trap T-3).
     pub(crate) async fn carry_out(self, plan: Plan, window: WindowId) -> Result<(), CatchUpError> {
-        let mode = if plan.compare { WindowMode::Compare } else { WindowMode::Copy };
+        let mode = if plan.compares() { WindowMode::Compare } else { WindowMode::Copy };
         let total: u64 = self.disks.iter().map(|disk| disk.geometry.size_bytes).sum();
-        let estimate = plan.image.is_some().then_some(total);
-        self.status.catch_up.begin(plan.reason, mode, estimate);
+        self.status.catch_up.begin(plan.reason, mode, plan.image.is_some().then_some(total));
+        let exact = self.back_to_data().await?;
         self.barrier().await?;
+        let mut worked: Vec<DiskIndex> = plan.disks.iter().map(|(disk, _)| *disk).collect();
         if let Some(image) = &plan.image {
+            worked = self.disks.iter().map(|disk| disk.index).collect();
+            for disk in &worked {
+                self.collect(*disk).await?;
+            }
             self.copy_into_image(image, window).await?;
         }
-        if plan.compare {
-            self.compare_disks(window).await?;
-        }
-        self.close().await;
-        Ok(())
+        let compare = self.send_dirty(&plan, window).await?;
+        self.compare_disks(window, &compare).await?;
+        self.close(window, exact, &worked).await
     }
 
-    /// Reads ranges again whose content became unknown by failed writes.
-    pub(crate) async fn reread(
-        self,
-        _window: WindowId,
-        ranges: BTreeMap<DiskIndex, RangeSet>,
-    ) -> Result<(), CatchUpError> {
-        let total = ranges.values().map(RangeSet::bytes).sum();
-        self.status.catch_up.begin(WindowReason::CaptureGap, WindowMode::Copy, Some(total));
-        self.status.catch_up.phase("reading again", 0, total);
-        self.barrier().await?;
+    /// Puts every disk back into data mode; false when one can't be. From then on what is read can
+    /// be corrected by what is captured; without, no moment ever looked like the copy (trap T-5).
+    async fn back_to_data(&self) -> Result<bool, CatchUpError> {
+        let mut exact = true;
+        let mut waited = false;
         for disk in &self.disks {
-            let reader = open(disk)?;
-            let sector = u64::from(disk.geometry.sector_bytes);
-            for range in ranges.get(&disk.index).iter().flat_map(|set| set.iter()) {
-                let range = ByteRange {
-                    start: range.start / sector * sector,
-                    end: range.end.next_multiple_of(sector).min(disk.geometry.size_bytes),
-                };
-                for piece in pieces(range, READ_BYTES) {
-                    let data = read(&reader, disk, piece).await?;
-                    let head = self.capture.head();
-                    let sent = self.append(head, disk.index, piece, &data, &[piece]).await;
-                    self.status.catch_up.advance(piece.len(), sent);
+            match self.capture.mode(disk.index) {
+                Mode::Data => {}
+                Mode::Bitmap(reason) if !can_return(reason) => exact = false,
+                Mode::Bitmap(_) => {
+                    if !std::mem::replace(&mut waited, true) {
+                        self.status.catch_up.phase("waiting in bitmap mode", 0, 0);
+                        tokio::time::sleep(self.return_after).await;
+                    }
+                    self.status.catch_up.phase("back to data mode", 0, 0);
+                    let index = disk.index;
+                    self.patiently(move |capture| capture.return_to_data(index, BARRIER_MAX))
+                        .await?;
+                    self.status.count_return();
                 }
             }
         }
-        self.close().await;
-        Ok(())
+        self.status.show_modes(&self.capture);
+        Ok(exact)
     }
 
     /// Waits for the writes that were in flight when the window was opened: before the first read
     /// (design section 14.4).
     async fn barrier(&self) -> Result<(), CatchUpError> {
         self.status.catch_up.phase("waiting for writes in flight", 0, 0);
+        self.patiently(|capture| capture.barrier(BARRIER_MAX).map(drop)).await
+    }
+
+    async fn collect(&self, disk: DiskIndex) -> Result<Dirty, CatchUpError> {
+        self.patiently(move |capture| capture.collect(disk, BARRIER_MAX)).await
+    }
+
+    /// Asks the capture for something that waits for writes in flight, as often as it takes.
+    async fn patiently<T: Send + 'static>(
+        &self,
+        ask: impl Fn(&Capture) -> Result<T, CaptureError> + Clone + Send + 'static,
+    ) -> Result<T, CatchUpError> {
         loop {
-            let capture = Arc::clone(&self.capture);
-            let done = tokio::task::spawn_blocking(move || capture.barrier(BARRIER_MAX)).await;
-            match done {
-                Ok(Ok(_)) | Err(_) => return Ok(()),
+            let (capture, ask) = (Arc::clone(&self.capture), ask.clone());
+            match tokio::task::spawn_blocking(move || ask(&capture)).await {
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error @ CaptureError::Barrier { .. })) => {
                     tracing::warn!(%error, "a disk of the machine is very slow");
                 }
                 Ok(Err(error)) => return Err(error.into()),
+                Err(error) => return Err(CatchUpError::Ended(error)),
             }
         }
     }
 
-    /// The window closes when the log has reached the head as of the end of the last read.
-    async fn close(&self) {
-        self.source.drained_to(self.capture.head()).await;
-        let lsn = self.source.close_windows();
-        self.image.set(None);
-        self.status.catch_up.closed(lsn);
-    }
-
-    async fn copy_into_image(
+    /// Sends the dirty ranges of each disk; gives the disks that have to be compared.
+    async fn send_dirty(
         &self,
-        plan: &ImagePlan,
-        opened: WindowId,
-    ) -> Result<(), CatchUpError> {
-        let window = plan.window.unwrap_or(opened);
-        let durable_bytes = plan.durable_bytes.clone();
-        self.image.set(Some(ImageCopyPosition { window, durable_bytes }));
-        loop {
-            let copy =
-                self.image.unfinished().expect("it was set above, and only this task unsets it");
-            let done: u64 = copy.durable_bytes.iter().map(|(_, bytes)| bytes).sum();
-            let total = self.disks.iter().map(|disk| disk.geometry.size_bytes).sum();
-            self.status.catch_up.phase("first copy", done, total);
-            match self.copy_from(&copy).await {
-                Ok(()) => break,
-                Err(CatchUpError::Refused(refusal)) if refusal.class() == Class::Transient => {
-                    tracing::info!(%refusal, "the first copy waits");
-                    tokio::time::sleep(RETRY).await;
+        plan: &Plan,
+        window: WindowId,
+    ) -> Result<Vec<DiskIndex>, CatchUpError> {
+        let mut compare = Vec::new();
+        let mut dirty = Vec::new();
+        for (disk, work) in &plan.disks {
+            // Collected also where all is compared: what is pending is settled by either.
+            match (work, self.collect(*disk).await?) {
+                (DiskWork::Dirty, Dirty::Ranges(ranges)) => dirty.push((*disk, ranges)),
+                (DiskWork::Dirty, Dirty::Everything(reason)) => {
+                    tracing::info!(%disk, reason = reason.code(), "what is dirty is not known");
+                    let whole = self.disks.iter().filter(|known| known.index == *disk);
+                    let whole =
+                        whole.map(|disk| ByteRange { start: 0, end: disk.geometry.size_bytes });
+                    self.source.extend_window(window, *disk, &whole.collect::<Vec<_>>());
+                    compare.push(*disk);
                 }
-                Err(error) => return Err(error),
+                (DiskWork::Compare, _) => compare.push(*disk),
             }
         }
-        // The pieces count only while captured writes of the same time are in the log.
-        self.source.drained_to(self.capture.head()).await;
-        self.image.set(None);
-        Ok(())
-    }
-
-    async fn copy_from(&self, copy: &ImageCopyPosition) -> Result<(), CatchUpError> {
-        for disk in &self.disks {
-            let begun = copy.durable_bytes.iter().find(|(index, _)| *index == disk.index);
-            let start = begun.map_or(0, |(_, bytes)| *bytes);
-            let reader = open(disk)?;
-            let mut answers = ImageAnswers::new();
-            // Zeroes are collected: one piece for as many as come in a row.
-            let mut zeroes: Option<ByteRange> = None;
-            let range = ByteRange { start, end: disk.geometry.size_bytes };
-            for chunk in pieces(range, READ_BYTES) {
-                let data = read(&reader, disk, chunk).await?;
-                for piece in pieces(chunk, IMAGE_DATA_BYTES_MAX as u64) {
-                    let bytes = part(&data, chunk, piece);
-                    if is_zero(&bytes) {
-                        match &mut zeroes {
-                            Some(run) if run.len() + piece.len() <= IMAGE_ZERO_BYTES_MAX => {
-                                run.end = piece.end;
-                                continue;
-                            }
-                            run => {
-                                if let Some(full) = run.replace(piece) {
-                                    self.send(copy.window, disk, full, None, &mut answers).await?;
-                                }
-                                continue;
-                            }
-                        }
-                    }
-                    if let Some(run) = zeroes.take() {
-                        self.send(copy.window, disk, run, None, &mut answers).await?;
-                    }
-                    self.send(copy.window, disk, piece, Some(bytes), &mut answers).await?;
-                }
-            }
-            if let Some(run) = zeroes.take() {
-                self.send(copy.window, disk, run, None, &mut answers).await?;
-            }
-            while answers.open.len() > 0 {
-                self.answered(&mut answers).await?;
-            }
+        let total = dirty.iter().flat_map(|(_, ranges)| ranges).map(ByteRange::len).sum();
+        if total > 0 {
+            self.status.catch_up.estimate(total);
+            self.status.catch_up.phase("sending what is dirty", 0, total);
         }
-        Ok(())
+        for (disk, ranges) in &dirty {
+            self.source.extend_window(window, *disk, ranges);
+            self.send_ranges(window, *disk, ranges.iter().copied()).await?;
+        }
+        Ok(compare)
     }
 
-    async fn send(
+    /// Reads ranges that are pending, and sends them where they still are.
+    async fn send_ranges(
         &self,
         window: WindowId,
-        disk: &Disk,
-        range: ByteRange,
-        data: Option<Bytes>,
-        answers: &mut ImageAnswers,
+        index: DiskIndex,
+        ranges: impl IntoIterator<Item = ByteRange>,
     ) -> Result<(), CatchUpError> {
-        while answers.open.len() >= IMAGE_AT_ONCE {
-            self.answered(answers).await?;
-        }
-        let piece =
-            ImageData { window, disk: disk.index, offset: range.start, length: range.len(), data };
-        let through = piece.offset + piece.length;
-        let sent = piece.data.as_ref().map_or(0, |data| data.len() as u64);
-        answers.pieces.push_back((disk.index, through, piece.length, sent));
-        answers.open.push(self.uplink.image(piece)).await;
-        Ok(())
-    }
-
-    /// Waits for the oldest answer.
-    async fn answered(&self, answers: &mut ImageAnswers) -> Result<(), CatchUpError> {
-        let Some(answer) = answers.open.oldest().await else { return Ok(()) };
-        answer.map_err(CatchUpError::Refused)?;
-        let piece = answers.pieces.pop_front();
-        let (disk, through, length, sent) = piece.expect("each answer belongs to a piece");
-        self.image.advance(disk, through);
-        self.status.catch_up.advance(length, sent);
-        Ok(())
-    }
-
-    async fn compare_disks(&self, window: WindowId) -> Result<(), CatchUpError> {
-        let total = self.disks.iter().map(|disk| disk.geometry.size_bytes).sum();
-        self.status.catch_up.phase("comparing", 0, total);
-        let mut at_once: JoinSet<Result<(), CatchUpError>> = JoinSet::new();
-        for disk in &self.disks {
-            let reader = open(disk)?;
-            for chunk in
-                pieces(ByteRange { start: 0, end: disk.geometry.size_bytes }, COMPARE_BYTES)
-            {
-                if at_once.len() >= COMPARE_AT_ONCE {
-                    finished(at_once.join_next().await)?;
-                }
-                let (this, reader, disk) = (self.clone(), Arc::clone(&reader), disk.clone());
-                at_once
-                    .spawn(async move { this.compare_chunk(window, &reader, &disk, chunk).await });
-            }
-        }
-        while !at_once.is_empty() {
-            finished(at_once.join_next().await)?;
-        }
-        Ok(())
-    }
-
-    async fn compare_chunk(
-        &self,
-        window: WindowId,
-        reader: &Arc<DiskReader>,
-        disk: &Disk,
-        chunk: ByteRange,
-    ) -> Result<(), CatchUpError> {
-        let pending = self.source.pending_bytes(disk.index, chunk);
-        let sent = if pending == 0 {
-            0
-        } else {
-            loop {
-                // Read anew after a refusal: what was read before may be old by then.
-                let data = read(reader, disk, chunk).await?;
+        let Some(disk) = self.disks.iter().find(|disk| disk.index == index) else { return Ok(()) };
+        let reader = open(disk)?;
+        let sector = u64::from(disk.geometry.sector_bytes);
+        for range in ranges {
+            let range = ByteRange {
+                start: range.start / sector * sector,
+                end: range.end.next_multiple_of(sector).min(disk.geometry.size_bytes),
+            };
+            for piece in pieces(range, READ_BYTES) {
+                let data = read(&reader, disk, piece).await?;
                 let head = self.capture.head();
-                match self.differences(window, disk.index, chunk, &data).await {
-                    Ok(different) => {
-                        break self.append(head, disk.index, chunk, &data, &different).await;
-                    }
-                    Err(refusal) if refusal.class() == Class::Transient => {
-                        tracing::info!(%refusal, "the comparison waits");
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    Err(refusal) => return Err(CatchUpError::Refused(refusal)),
-                }
+                let sent = self.append(window, head, disk.index, piece, &data, &[piece]).await;
+                self.status.catch_up.advance(piece.len(), sent);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the window, when the log has reached the head as of the end of the last read, and
+    /// every range of a failed write was read again.
+    async fn close(
+        &self,
+        window: WindowId,
+        exact: bool,
+        worked: &[DiskIndex],
+    ) -> Result<(), CatchUpError> {
+        let lsn = loop {
+            self.source.drained_to(self.capture.head()).await;
+            let unknown = self.source.take_unknown(window);
+            for (disk, set) in &unknown {
+                self.barrier().await?;
+                self.send_ranges(window, *disk, set.iter()).await?;
+            }
+            if !unknown.is_empty() {
+                continue;
+            }
+            // After the last read, before the closing: a disk that has left data mode since may
+            // have been read in two states. The pump opens a window where that happened.
+            if exact && !self.all_in_data_mode() {
+                return Ok(());
+            }
+            match self.source.close_window(window, exact) {
+                Some(lsn) => break lsn,
+                None if self.source.catches_up(window) => {}
+                None => return Ok(()),
             }
         };
-        self.status.catch_up.advance(chunk.len(), sent);
+        self.source.image.end();
+        self.status.catch_up.closed(lsn);
+        // Not before: an agent that dies until then finds the ranges dirty still.
+        self.source.durable_at_target(lsn).await;
+        for disk in worked {
+            self.capture.settled_all(*disk);
+        }
         Ok(())
     }
 
-    /// Asks for coarse hashes, then for finer ones where those differ.
-    ///
-    /// An answer is about the target's content at some position behind the window's opening.
-    /// Sectors that no write has touched since are the same at each such position; for the others
-    /// the log decides, not this comparison.
-    async fn differences(
-        &self,
-        window: WindowId,
-        disk: DiskIndex,
-        chunk: ByteRange,
-        data: &Bytes,
-    ) -> Result<Vec<ByteRange>, Refusal> {
-        let mut suspects = vec![chunk];
-        for block_bytes in BLOCK_BYTES {
-            let asked = std::mem::take(&mut suspects);
-            let mut answers = Together::new();
-            for range in &asked {
-                let request = HashRequest {
-                    after: Lsn::new(window.0),
-                    disk,
-                    offset: range.start,
-                    length: range.len(),
-                    block_bytes,
-                };
-                answers.push(self.uplink.hash(request)).await;
-            }
-            for range in asked {
-                let answer = answers.oldest().await.expect("one answer for each question");
-                let theirs = answer?.hashes;
-                let ours = part(data, chunk, range);
-                suspects.extend(differing(&ours, range.start, block_bytes, &theirs));
-            }
-        }
-        Ok(suspects)
+    fn all_in_data_mode(&self) -> bool {
+        self.disks.iter().all(|disk| self.capture.mode(disk.index) == Mode::Data)
     }
 
     /// Appends `different` parts of what was read in `chunk`, where still pending; the rest of the
@@ -369,6 +247,7 @@ impl CatchUp {
     /// the pending set too.
     async fn append(
         &self,
+        window: WindowId,
         head: u64,
         disk: DiskIndex,
         chunk: ByteRange,
@@ -379,26 +258,14 @@ impl CatchUp {
         self.source.drained_to(head).await;
         let sent = different
             .iter()
-            .map(|range| self.source.append_read(disk, range.start, &part(data, chunk, *range)))
+            .map(|range| {
+                self.source.append_read(window, disk, range.start, &part(data, chunk, *range))
+            })
             .sum();
-        self.source.settle(disk, chunk);
+        self.source.settle(window, disk, chunk);
         sent
     }
 }
-
-fn finished(
-    joined: Option<Result<Result<(), CatchUpError>, tokio::task::JoinError>>,
-) -> Result<(), CatchUpError> {
-    match joined {
-        None => Ok(()),
-        Some(Ok(result)) => result,
-        Some(Err(error)) => Err(CatchUpError::Read {
-            disk: "a disk in the background".to_owned(),
-            source: std::io::Error::other(error),
-        }),
-    }
-}
-
 fn open(disk: &Disk) -> Result<Arc<DiskReader>, CatchUpError> {
     DiskReader::open(disk).map_err(|source| CatchUpError::Read { disk: disk.path.clone(), source })
 }

@@ -1,14 +1,18 @@
 //! The thread that empties the ring into the log and puts markers there.
 
+mod due;
+
+pub(crate) use due::{Held, Verdict};
+
 use crate::source::Source;
-use landfall_api_types::{ApiError, codes};
-use landfall_capture::{Capture, DiskState, Loss, State};
-use landfall_types::{Lsn, Marker, MarkerKind};
+use due::{Due, Marks};
+use landfall_capture::{Capture, Captured, DiskState, Loss};
+use landfall_types::{Marker, MarkerKind};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 
 /// Bytes taken from the ring at once.
 const DRAIN_BYTES: usize = 1 << 20;
@@ -22,50 +26,54 @@ const FINISH: u8 = 1;
 const STOP: u8 = 2;
 
 /// Why the thread ended.
+#[derive(Debug)]
 pub(crate) enum PumpEnd {
-    /// Everything before the loss is in the log.
-    Lost(Loss),
     /// A disk is gone, or another one has its number.
     DiskReplaced,
+    /// A disk has another size than it had (trap T-9).
+    DiskResized,
     /// As asked.
     Stopped,
 }
 
-/// A marker that waits for the ring to be drained up to the head of its moment: all that was
-/// written before belongs to it.
-struct Due {
-    head: u64,
-    marker: Marker,
-    reply: Option<oneshot::Sender<Result<Lsn, ApiError>>>,
-}
-
 struct Shared {
     order: AtomicU8,
-    marks: Mutex<VecDeque<Due>>,
+    marks: Marks,
     capture: Arc<Capture>,
 }
 
 /// Steers the thread.
 pub(crate) struct Pump(Arc<Shared>);
 
+/// What the thread works with.
+pub(crate) struct PumpConfig {
+    pub(crate) capture: Arc<Capture>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) marker_interval: Duration,
+    /// What the capture has lost is told here, when all that lies before is in the log.
+    pub(crate) losses: mpsc::UnboundedSender<Loss>,
+    /// Capture outlives this process: the ring is its memory.
+    pub(crate) pinned: bool,
+    /// Size of the ring in bytes.
+    pub(crate) ring_bytes: u64,
+}
+
 impl Pump {
     /// Starts the thread.
-    pub(crate) fn spawn(
-        capture: Arc<Capture>,
-        source: Arc<Source>,
-        marker_interval: Duration,
-    ) -> (Self, oneshot::Receiver<PumpEnd>) {
-        let marks = Mutex::new(VecDeque::new());
-        let shared = Arc::new(Shared { order: AtomicU8::new(GO), marks, capture });
+    pub(crate) fn spawn(config: PumpConfig) -> (Self, oneshot::Receiver<PumpEnd>) {
+        let capture = Arc::clone(&config.capture);
+        let shared =
+            Arc::new(Shared { order: AtomicU8::new(GO), marks: Marks::default(), capture });
         let (ended, end) = oneshot::channel();
         let pump = Self(Arc::clone(&shared));
         let now = Instant::now();
         let mut worker = Worker {
             shared,
-            source,
-            marker_interval,
-            next_marker: now + marker_interval,
+            next_marker: now + config.marker_interval,
             next_disk_check: now + DISK_CHECK,
+            carried: VecDeque::new(),
+            reached: config.capture.drained(),
+            config,
         };
         std::thread::spawn(move || {
             let why = worker.run();
@@ -76,14 +84,15 @@ impl Pump {
         (pump, end)
     }
 
-    /// Puts a named marker into the log.
-    pub(crate) fn mark(&self, name: String, reply: oneshot::Sender<Result<Lsn, ApiError>>) {
-        self.0.due(MarkerKind::User, Some(name), Some(reply));
+    /// Puts a marker into the log, at exactly this moment. With `held` it waits, and with it every
+    /// later write, until the verdict is given.
+    pub(crate) fn mark(&self, kind: MarkerKind, name: Option<String>, held: Held) {
+        self.0.due(kind, name, held);
     }
 
     /// Empties the ring up to its head of now, puts a last marker into the log, and ends.
     pub(crate) fn finish(&self) {
-        self.0.due(MarkerKind::CrashConsistent, None, None);
+        self.0.due(MarkerKind::CrashConsistent, None, Held::default());
         self.0.order.store(FINISH, Ordering::SeqCst);
     }
 
@@ -94,64 +103,103 @@ impl Pump {
 }
 
 impl Shared {
-    fn due(
-        &self,
-        kind: MarkerKind,
-        name: Option<String>,
-        reply: Option<oneshot::Sender<Result<Lsn, ApiError>>>,
-    ) {
+    fn due(&self, kind: MarkerKind, name: Option<String>, held: Held) {
         // The time before the head: whatever ended before this time lies before that head.
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time_unix_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let time_unix_ns = crate::clock::unix_ns();
         let marker = Marker { kind, time_unix_ns, name, group: None };
-        let head = self.capture.head();
-        let due = Due { head, marker, reply };
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).push_back(due);
+        self.marks.push(Due::new(self.capture.head(), marker, held));
     }
 }
 
 struct Worker {
     shared: Arc<Shared>,
-    source: Arc<Source>,
-    marker_interval: Duration,
+    config: PumpConfig,
     next_marker: Instant,
     next_disk_check: Instant,
+    /// Taken from the ring, not yet in the log.
+    carried: VecDeque<Captured>,
+    /// The ring's position behind the last of them.
+    reached: u64,
 }
 
 impl Worker {
     fn run(&mut self) -> PumpEnd {
         loop {
-            let capture = &self.shared.capture;
             let order = self.shared.order.load(Ordering::SeqCst);
             if order == STOP {
                 return PumpEnd::Stopped;
             }
             let mut idle = true;
-            if self.source.wait_room(NAP) {
-                let records = capture.drain(DRAIN_BYTES);
-                idle = records.is_empty();
-                let drained = capture.drained();
-                // Into the log before it is freed in the ring. That the log is memory too loses
-                // nothing: without pinned programs the ring dies with this process as well.
-                self.source.captured(records, drained);
-                capture.release(drained);
+            let begun = self.config.source.begun();
+            if begun && self.carried.is_empty() && self.config.source.wait_room(NAP) {
+                let capture = &self.shared.capture;
+                self.carried.extend(capture.drain(DRAIN_BYTES));
+                idle = self.carried.is_empty();
+                self.reached = capture.drained();
             }
-            self.place_markers();
-            if capture.is_exhausted()
-                && let State::Lost(loss) = capture.state()
-            {
-                return PumpEnd::Lost(loss);
+            let held = !self.feed();
+            self.release();
+            if self.carried.is_empty() {
+                while let Some(loss) = self.shared.capture.take_loss() {
+                    self.config.source.lost(&loss);
+                    let _ending = self.config.losses.send(loss);
+                }
             }
-            if order == FINISH && self.marks_are_placed() {
+            if order == FINISH && self.carried.is_empty() && self.shared.marks.is_empty() {
                 return PumpEnd::Stopped;
             }
             if let Some(end) = self.timed() {
                 return end;
             }
-            if idle {
+            if held || !begun {
+                // A verdict or a receiver comes within moments, or not for long.
+                std::thread::park_timeout(Duration::from_millis(1));
+            } else if idle {
                 let until_marker = self.next_marker.saturating_duration_since(Instant::now());
                 let _ready = self.shared.capture.wait_readable(until_marker.min(NAP));
             }
+        }
+    }
+
+    /// Puts what is carried into the log, each marker at its place; false when one waits for its
+    /// verdict, and what lies behind it with it.
+    fn feed(&mut self) -> bool {
+        loop {
+            let due = self.shared.marks.first_head();
+            let until = due.unwrap_or(u64::MAX);
+            let count = self.carried.partition_point(|record| record.ring_position <= until);
+            let records: Vec<Captured> = self.carried.drain(..count).collect();
+            let position = match self.carried.is_empty() {
+                true => self.reached,
+                // More is carried, and it lies behind the marker.
+                false => until,
+            };
+            self.config.source.captured(records, position);
+            match due {
+                Some(head) if head <= position => {
+                    if !self.shared.marks.place_first(&self.config.source) {
+                        return false;
+                    }
+                }
+                Some(_) | None => return true,
+            }
+        }
+    }
+
+    /// Frees the ring behind what is in the log.
+    ///
+    /// A pinned ring is the memory of an agent that dies: what the next hop does not have durable
+    /// stays in it, so that the next agent goes on there without a catch-up. Only where half of the
+    /// ring waits like that, what this process's memory holds is given up there: then a death means
+    /// a short catch-up of what the bitmap has, and an overflow would mean one at once.
+    fn release(&self) {
+        let (capture, source) = (&self.shared.capture, &self.config.source);
+        let position = source.drained();
+        let held = capture.head().saturating_sub(capture.tail());
+        if self.config.pinned && held < self.config.ring_bytes / 2 {
+            capture.release(source.acknowledged_ring().min(position));
+        } else {
+            capture.release(position);
         }
     }
 
@@ -159,8 +207,8 @@ impl Worker {
     fn timed(&mut self) -> Option<PumpEnd> {
         let now = Instant::now();
         if now >= self.next_marker {
-            self.next_marker = now + self.marker_interval;
-            self.shared.due(MarkerKind::CrashConsistent, None, None);
+            self.next_marker = now + self.config.marker_interval;
+            self.shared.due(MarkerKind::CrashConsistent, None, Held::default());
         }
         if now >= self.next_disk_check {
             self.next_disk_check = now + DISK_CHECK;
@@ -169,25 +217,13 @@ impl Worker {
             if capture.disks().iter().any(|(disk, _)| replaced(*disk)) {
                 return Some(PumpEnd::DiskReplaced);
             }
-        }
-        None
-    }
-
-    fn marks_are_placed(&self) -> bool {
-        self.shared.marks.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    fn place_markers(&self) {
-        let drained = self.shared.capture.drained();
-        let mut marks = self.shared.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(due) = marks.pop_front_if(|due| due.head <= drained) {
-            let placed = self.source.mark(due.marker);
-            if let Some(reply) = due.reply {
-                let answer = placed.ok_or_else(|| {
-                    ApiError::new(&codes::NO_POINT_YET, "a first copy or a catch-up is under way")
-                });
-                let _gone = reply.send(answer);
+            let resized = |disk: &landfall_capture::Disk| {
+                disk.size_bytes_now().is_ok_and(|now| now != disk.geometry.size_bytes)
+            };
+            if capture.disks().iter().any(|(_, disk)| resized(disk)) {
+                return Some(PumpEnd::DiskResized);
             }
         }
+        None
     }
 }

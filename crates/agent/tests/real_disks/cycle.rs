@@ -1,7 +1,8 @@
 use crate::target::Target;
-use landfall_agent::Agent;
+use landfall_agent::{Agent, Settings};
 use landfall_api_client::OrderHandler;
 use landfall_api_types::order::{AgentStart, Order, OrderOutcome, StartMode};
+use landfall_api_types::request::Consistency;
 use landfall_api_types::resource::Disk;
 use landfall_capture::loopdev::{LoopDevice, LoopOptions};
 use landfall_capture::{AlignedBuffer, Options};
@@ -50,9 +51,24 @@ impl Machine {
         Self { disks, target, state, instance: InstanceId::from_bytes([9; 16]), options }
     }
 
-    fn agent(&self) -> Agent {
+    pub(crate) fn disk_path(&self, index: usize) -> std::path::PathBuf {
+        self.disks[index].path().to_owned()
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        let dir = self.state.path();
+        let test = std::env::current_exe().unwrap();
+        let mut settings = Settings::of_installation(&test, dir, &dir.join("run/instance"));
+        settings.end_with_process();
+        settings.capture = self.options.clone();
+        settings.points.guard = crate::freezing::guard_command(dir);
+        settings.points.hooks_dir = dir.join("hooks.d");
+        settings
+    }
+
+    pub(crate) fn agent(&self) -> Agent {
         let network = Arc::new(self.target.clone());
-        Agent::open(self.state.path(), self.instance, self.options.clone(), network).unwrap()
+        Agent::open(self.state.path(), self.instance, self.settings(), network).unwrap()
     }
 
     pub(crate) fn start(&self) -> AgentStart {
@@ -121,7 +137,7 @@ impl Machine {
         }
     }
 
-    fn reasons(&self) -> Vec<WindowReason> {
+    pub(crate) fn reasons(&self) -> Vec<WindowReason> {
         let controls = self.target.controls().into_iter();
         controls
             .filter_map(|(_, control)| match control {
@@ -130,6 +146,10 @@ impl Machine {
             })
             .collect()
     }
+}
+
+pub(crate) fn mark(name: &str) -> Order {
+    Order::AgentMark { name: name.to_owned(), consistency: Consistency::Crash }
 }
 
 pub(crate) async fn carry_out(
@@ -151,6 +171,11 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn start(machine: &Machine, seed: u64) -> Self {
+        Self::within(machine, seed, DISK_BYTES)
+    }
+
+    /// In the first `span` bytes of each disk.
+    pub(crate) fn within(machine: &Machine, seed: u64, span: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let files: Vec<File> = machine.disks.iter().map(|disk| direct(disk.path())).collect();
         let stopped = Arc::clone(&stop);
@@ -160,7 +185,7 @@ impl Workload {
             while !stopped.load(Ordering::SeqCst) {
                 let bytes = 512 * (1 + rng.below(8)) as usize;
                 rng.fill(&mut buffer[..64]);
-                let at = rng.below((DISK_BYTES - bytes as u64) / 512) * 512;
+                let at = rng.below((span - bytes as u64) / 512) * 512;
                 let disk = rng.below(2) as usize;
                 files[disk].write_all_at(&buffer[..bytes], at).unwrap();
             }
@@ -185,13 +210,13 @@ async fn first_copy_under_load_then_demotion() {
     let machine = Machine::new(&mut Rng::new(seed));
     let agent = machine.agent();
     let load = Workload::start(&machine, seed);
-    let early = carry_out(&agent, Order::AgentMark { name: "early".to_owned() }).await;
+    let early = carry_out(&agent, mark("early")).await;
     assert_eq!(early.unwrap_err().code, "wrong-state");
     carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
     let again = carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
     assert_eq!(again, OrderOutcome::Started { instance: machine.instance }, "found done");
     machine.until_point(Lsn::ZERO).await;
-    carry_out(&agent, Order::AgentMark { name: "a name".to_owned() }).await.unwrap();
+    carry_out(&agent, mark("a name")).await.unwrap();
     let (report, problems) = agent.report();
     assert!(problems.is_empty(), "{problems:?}");
     assert!(report.capture.is_some() && report.losses.is_empty(), "{report:?}");
@@ -279,7 +304,12 @@ async fn an_overflow_leads_to_a_catch_up() {
         }
     }
     machine.until_closed(2).await;
-    assert_eq!(agent.report().0.losses, [("ring-overflow".to_owned(), 1)]);
+    let losses = agent.report().0.losses;
+    assert_eq!(losses, [("ring-overflow".to_owned(), 1)]);
+    assert!(agent.report().0.returns >= 1);
+    assert_eq!(machine.target.hash_requests(), 0, "what is dirty is known");
+    assert!(machine.target.catch_up_bytes(Lsn::ZERO) <= (10 << 20) + (1 << 16));
+    machine.until_point(machine.target.durable()).await;
     machine.demote(&agent).await;
     machine.assert_equal();
     assert_eq!(machine.reasons(), [WindowReason::FirstCopy, WindowReason::RingOverflow]);
@@ -344,6 +374,8 @@ async fn continuing_at_a_shared_position_copies_nothing() {
     carry_out(&agent, Order::AgentStart(start)).await.unwrap();
     let load = Workload::start(&machine, 1);
     machine.until_point(fork.plus(20)).await;
+    carry_out(&agent, Order::AgentFence { epoch: epoch(2) }).await.unwrap();
+    assert!(!agent.report().0.fenced, "an order that was late ends no later epoch");
     load.end();
     machine.demote(&agent).await;
     machine.assert_equal();

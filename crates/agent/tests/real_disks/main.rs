@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cycle;
+mod freezing;
+mod survival;
 mod target;
 mod wire;

@@ -27,6 +27,10 @@ struct DiskCopy {
 pub(crate) struct State {
     pub(crate) lineage: Lineage,
     pub(crate) incarnation: Incarnation,
+    /// The ring's position of the newest batch.
+    pub(crate) source_position: u64,
+    /// The first disk as it was at each marker that is not crash-consistent, with its position.
+    pub(crate) snapshots: Vec<(Lsn, Vec<u8>)>,
     records: Vec<Record>,
     /// The position before the first of `records`.
     base: Lsn,
@@ -50,7 +54,7 @@ impl State {
             incarnation: self.incarnation,
             durable: self.durable(),
             chain: self.chain,
-            source_position: 0,
+            source_position: self.source_position,
             durable_at_target: self.durable(),
             image_copy: self.image_copy.clone(),
             open_windows: self.windows.open_ids(),
@@ -86,8 +90,11 @@ impl State {
                 let durable_bytes = vec![];
                 self.image_copy = Some(ImageCopyPosition { window: open.window, durable_bytes });
             }
+            Control::Marker(marker) if marker.name.is_some() => {
+                let newest = self.disks[0].newest.clone();
+                self.snapshots.push((self.durable().next(), newest));
+            }
             Control::WindowClose(close) => {
-                assert!(close.exact);
                 self.image_copy.take_if(|copy| copy.window == close.window);
             }
             _ => {}
@@ -145,6 +152,8 @@ impl Target {
         let state = State {
             lineage,
             incarnation: Incarnation::NONE,
+            source_position: 0,
+            snapshots: vec![],
             records: vec![],
             base: Lsn::ZERO,
             chain: Chain::ROOT,
@@ -257,6 +266,7 @@ impl Target {
             let durable = self.with(|state| {
                 assert_eq!(batch.chain_before, state.chain);
                 state.incarnation = batch.incarnation;
+                state.source_position = batch.source_position;
                 state.lineage = identity.lineage.clone();
                 batch.records.into_iter().for_each(|record| state.take(record));
                 state.durable()

@@ -32,6 +32,7 @@ impl LogSink for Target {
     async fn append(&self, _session: SessionToken, batch: Batch) -> Result<(), Refusal> {
         self.with(|state| {
             state.incarnation = batch.incarnation;
+            state.source_position = batch.source_position;
             batch.records.into_iter().for_each(|record| state.take(record));
         });
         Ok(())
@@ -72,7 +73,7 @@ impl LogSink for Target {
     async fn close(&self, _session: SessionToken) {}
 }
 
-fn member(authority: &FleetAuthority, dir: &Path, role: Role) -> Credentials {
+pub(crate) fn member(authority: &FleetAuthority, dir: &Path, role: Role) -> Credentials {
     let id = NodeId::generate();
     let made = KeyAndRequest::generate().unwrap();
     let peer = PeerIdentity { role, node: id };
@@ -80,6 +81,36 @@ fn member(authority: &FleetAuthority, dir: &Path, role: Role) -> Credentials {
     let server_url = "https://localhost:1".to_owned();
     let member = Member { id, role, name: role.name().to_owned(), server_url };
     Credentials::create(&dir.join(id.to_string()), &member, &made.key_pem, &signed).unwrap()
+}
+
+/// The target of a machine behind a listener.
+pub(crate) struct Wire {
+    _dir: tempfile::TempDir,
+    pub(crate) authority: FleetAuthority,
+    pub(crate) next_hop: String,
+    shutdown: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Wire {
+    pub(crate) async fn serve(machine: &Machine) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = FleetAuthority::open_or_create(dir.path(), SystemTime::now()).unwrap();
+        let us = member(&authority, dir.path(), Role::ProcessServer);
+        let server = tls::data_server(&us, &[Role::Agent]);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let next_hop = listener.local_addr().unwrap().to_string();
+        let config = ReceiverConfig::new(server.unwrap(), Arc::new(|_: &_, _: &_| Ok(())));
+        let shutdown = CancellationToken::new();
+        let sink = Arc::new(machine.target.clone());
+        let serving = tokio::spawn(serve_receiver(listener, config, sink, shutdown.clone()));
+        Self { _dir: dir, authority, next_hop, shutdown, serving }
+    }
+
+    pub(crate) async fn end(self) {
+        self.shutdown.cancel();
+        self.serving.await.unwrap();
+    }
 }
 
 /// First copy and a comparison after a restart, under load, over TLS.
@@ -90,26 +121,16 @@ async fn over_real_connections() {
     }
     let seed = seed("over real connections");
     let machine = Machine::new(&mut Rng::new(seed));
-    let dir = tempfile::tempdir().unwrap();
-    let authority = FleetAuthority::open_or_create(dir.path(), SystemTime::now()).unwrap();
-    let server =
-        tls::data_server(&member(&authority, dir.path(), Role::ProcessServer), &[Role::Agent]);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let next_hop = listener.local_addr().unwrap().to_string();
-    let config = ReceiverConfig::new(server.unwrap(), Arc::new(|_: &_, _: &_| Ok(())));
-    let shutdown = CancellationToken::new();
-    let sink = Arc::new(machine.target.clone());
-    let serving = tokio::spawn(serve_receiver(listener, config, sink, shutdown.clone()));
-
-    let network =
-        Arc::new(FleetNetwork::new(&member(&authority, dir.path(), Role::Agent)).unwrap());
+    let wire = Wire::serve(&machine).await;
+    let credentials = member(&wire.authority, machine.state.path(), Role::Agent);
+    let network = Arc::new(FleetNetwork::new(&credentials).unwrap());
     let open = || {
-        let (network, options) = (Arc::clone(&network), machine.options.clone());
-        Agent::open(machine.state.path(), machine.instance, options, network).unwrap()
+        let (network, settings) = (Arc::clone(&network), machine.settings());
+        Agent::open(machine.state.path(), machine.instance, settings, network).unwrap()
     };
     let load = Workload::start(&machine, seed);
     let agent = open();
-    let start = AgentStart { next_hop, ..machine.start() };
+    let start = AgentStart { next_hop: wire.next_hop.clone(), ..machine.start() };
     carry_out(&agent, Order::AgentStart(start)).await.unwrap();
     machine.until_closed(1).await;
     machine.until_point(Lsn::ZERO).await;
@@ -125,6 +146,5 @@ async fn over_real_connections() {
     let (report, problems) = agent.report();
     assert!(problems.is_empty() && report.losses.is_empty(), "{problems:?} {report:?}");
     assert_eq!(report.durable_at_target, machine.target.durable());
-    shutdown.cancel();
-    serving.await.unwrap();
+    wire.end().await;
 }

@@ -74,12 +74,20 @@ pub(crate) struct StatusArgs {
 
 /// `landfall mark`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:\n  landfall mark db-1 before-upgrade")]
+#[command(after_help = "\
+Where the promise can't be kept there is no point, and the cause is told.
+
+Examples:
+  landfall mark db-1 before-upgrade
+  landfall mark db-1 nightly --consistency application")]
 pub(crate) struct MarkArgs {
     /// Name of the machine
     pub(crate) machine: String,
     /// Name of the point, at most 128 bytes
     pub(crate) name: String,
+    /// What it promises
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) consistency: super::point::Promise,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

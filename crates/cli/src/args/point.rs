@@ -1,6 +1,6 @@
 use super::values::parse_time;
 use clap::{Args, ValueEnum};
-use landfall_api_types::request::PointChoice;
+use landfall_api_types::request::{Consistency, PointChoice};
 use landfall_types::{Lsn, UnixNanos};
 use landfall_volume::PointSelector;
 
@@ -56,6 +56,28 @@ impl PointArgs {
         match self.point {
             None | Some(Newest::Latest) => PointChoice::Latest,
             Some(Newest::LatestProcessed) => PointChoice::LatestProcessed,
+        }
+    }
+}
+
+/// What a point promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Promise {
+    /// As after a power cut
+    #[default]
+    Crash,
+    /// All mounted file systems of the protected disks are frozen for the moment
+    FileSystem,
+    /// That, and the agent's hooks are called before and after
+    Application,
+}
+
+impl From<Promise> for Consistency {
+    fn from(promise: Promise) -> Self {
+        match promise {
+            Promise::Crash => Self::Crash,
+            Promise::FileSystem => Self::FileSystem,
+            Promise::Application => Self::Application,
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::values::parse_millis;
 use clap::{Args, Subcommand};
 use landfall_model::BandwidthPlan;
 use std::net::SocketAddr;
@@ -131,20 +132,88 @@ pub(crate) struct DiskClientArgs {
 
 /// `landfall agent`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 The instance file names this running copy of the machine; where there is none it is made. It must
-not lie on a protected disk: a copy of the disk would then take itself for the machine.
+not lie on a protected disk: a copy of the disk would then take itself for the machine. What else is
+kept while the machine runs lies beside it.
 
-Example:
-  landfall agent --state /var/lib/landfall/agent --instance-file /run/landfall-instance \\
+Examples:
+  landfall agent --state /var/lib/landfall/agent --instance-file /run/landfall/instance \\
       --name web-1 --server https://192.0.2.10:7600 --fingerprint 3f…9a \\
-      --passphrase-file /root/passphrase")]
+      --passphrase-file /root/passphrase
+  landfall agent doctor /dev/vda"
+)]
 pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentCommand>,
+    #[command(flatten)]
+    pub(crate) run: Option<AgentRunArgs>,
+}
+
+/// `landfall agent` itself.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AgentRunArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// File that names the instance, a UUID; outside the protected disks
     #[arg(long, value_name = "FILE")]
     pub(crate) instance_file: PathBuf,
+    /// Memory for captured writes that wait to be read, locked; in MiB
+    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    #[arg(value_parser = clap::value_parser!(u64).range(2..=4096))]
+    pub(crate) ring: u64,
+    /// Memory for records that wait to be sent, in MiB
+    #[arg(long, default_value_t = 48, value_name = "MIB")]
+    #[arg(value_parser = clap::value_parser!(u64).range(8..=65536))]
+    pub(crate) queue: u64,
+    /// Folder of programs to call around application-consistent points
+    #[arg(long, default_value = landfall_agent::HOOKS_DIR, value_name = "DIR")]
+    pub(crate) hooks: PathBuf,
+    /// Longest time that a file system stays frozen
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_millis)]
+    pub(crate) frozen_max: u64,
+    /// Longest time that a hook may take
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_millis)]
+    pub(crate) hook_max: u64,
+    /// Let capture end with this process; each start then compares the disks
+    #[arg(long)]
+    pub(crate) unpinned: bool,
+}
+
+/// What can be asked of an agent, or of a machine before it has one.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Say what this machine offers, the mode of each disk, and what would improve it
+    Doctor {
+        /// Disks that are to be protected [default: all]
+        disks: Vec<PathBuf>,
+    },
+    /// The same for programs, as JSON
+    Probe {
+        /// Disks that are to be protected [default: all]
+        disks: Vec<PathBuf>,
+        /// As --output json, which it is in any case
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the agent on this machine reports, without the configuration server
+    Status {
+        /// As the agent has it
+        #[arg(long, default_value = "/run/landfall/instance", value_name = "FILE")]
+        instance_file: PathBuf,
+    },
+    /// Thaw what a killed agent has left frozen; the unit calls it when the agent has ended
+    Thaw {
+        /// As the agent has it
+        #[arg(long, value_name = "FILE")]
+        instance_file: PathBuf,
+    },
+    /// Freezes file systems for the agent
+    #[command(hide = true)]
+    Guard,
 }
 
 /// `landfall journal`.

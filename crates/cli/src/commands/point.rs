@@ -16,7 +16,8 @@ pub(super) async fn points(remote: &Remote, machine: &str) -> Result<(), Failure
 
 /// `landfall mark`.
 pub(super) async fn mark(remote: &Remote, args: MarkArgs) -> Result<(), Failure> {
-    let job = remote.client.mark(&args.machine, &Mark { name: args.name }).await;
+    let ask = Mark { name: args.name, consistency: args.consistency.into() };
+    let job = remote.client.mark(&args.machine, &ask).await;
     see_to_its_end(remote, job, args.wait.no_wait).await
 }
 

@@ -1,13 +1,10 @@
 //! Starts the roles: turns options into the configuration of their libraries, and signals into a
 //! clean end.
 
-use crate::args::{
-    AgentArgs, MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,
-};
+use crate::args::{MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use anyhow::{Context as _, Result};
-use landfall_agent::AgentConfig;
 use landfall_api_client::Enrolment;
 use landfall_api_types::resource::NodeRole;
 use landfall_master_target::{DiskListener, MasterTargetConfig};
@@ -68,22 +65,9 @@ pub(super) async fn master_target(args: MasterTargetArgs) -> Result<(), Failure>
     Ok(run.await.map_err(anyhow::Error::new)?)
 }
 
-/// `landfall agent`.
-pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
-    let shutdown = begin(&args.node.state)?;
-    let config = AgentConfig {
-        enrolment: enrolment(&args.node, NodeRole::Agent)?,
-        state_dir: args.node.state,
-        instance_file: args.instance_file,
-        capture: landfall_capture::Options::default(),
-    };
-    let run = landfall_agent::run(config, shutdown);
-    Ok(run.await.map_err(anyhow::Error::new)?)
-}
-
 /// What is the same for all: the state directory, the log on standard error, a clean end at SIGTERM
 /// and SIGINT.
-fn begin(state: &Path) -> Result<CancellationToken> {
+pub(super) fn begin(state: &Path) -> Result<CancellationToken> {
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
     let filter =
         EnvFilter::try_from_env("LANDFALL_LOG").or_else(|_| EnvFilter::try_new(LOG_DEFAULT));
@@ -105,7 +89,7 @@ fn begin(state: &Path) -> Result<CancellationToken> {
 
 /// What a role tells the configuration server when it registers. The passphrase is used at the
 /// first start only.
-fn enrolment(node: &NodeArgs, role: NodeRole) -> Result<Enrolment> {
+pub(super) fn enrolment(node: &NodeArgs, role: NodeRole) -> Result<Enrolment> {
     let passphrase = match &node.passphrase_file {
         Some(path) if !path.exists() && enrolled(&node.state) => String::new(),
         Some(path) => fs::read_to_string(path)

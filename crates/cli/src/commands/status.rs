@@ -73,12 +73,10 @@ fn overview(machines: &[Machine]) -> String {
 
 fn detail(machine: &Machine) -> String {
     let disks = machine.disks.iter().map(|disk| {
-        format!(
-            "{} ({}, sectors of {})",
-            disk.path,
-            bytes(disk.geometry.size_bytes),
-            disk.geometry.sector_bytes
-        )
+        let mode = machine.disk_capture.iter().find(|one| one.disk == disk.index);
+        let mode = mode.map_or(String::new(), |one| format!(", {}", mode_name(one.mode)));
+        let size = bytes(disk.geometry.size_bytes);
+        format!("{} ({size}, sectors of {}{mode})", disk.path, disk.geometry.sector_bytes)
     });
     let capture = machine.capture.as_ref();
     let point = machine.newest_point.as_ref();
@@ -101,6 +99,7 @@ fn detail(machine: &Machine) -> String {
             capture
                 .map_or("none".to_owned(), |(mode, why)| format!("{} ({why})", mode_name(*mode))),
         ),
+        ("data mode", changes(machine)),
         ("disks", disks.collect::<Vec<_>>().join(", ")),
         (
             "LSNs",
@@ -182,6 +181,16 @@ const fn health(health: Health) -> &'static str {
     }
 }
 
+/// How often data mode ended, and why.
+fn changes(machine: &Machine) -> String {
+    if machine.capture_losses.is_empty() {
+        return "never left".to_owned();
+    }
+    let losses = machine.capture_losses.iter().map(|(code, count)| format!("{code} ×{count}"));
+    let losses = losses.collect::<Vec<_>>().join(", ");
+    format!("left: {losses}; returned ×{}", machine.capture_returns)
+}
+
 const fn mode_name(mode: CaptureMode) -> &'static str {
     match mode {
         CaptureMode::Data => "data",
@@ -219,6 +228,9 @@ mod tests {
         for part in [
             "accepts: test-failover, failover",
             "captured 50, sent 40, received 30, durable 20, folded 10",
+            "bitmap (ring-overflow)",
+            "left: ring-overflow ×3; returned ×2",
+            "sectors of 512, bitmap",
             "branch test-1 at LSN 17: test or divergence",
             "nbd+unix:///",
             "problem [node-failed]",

@@ -103,7 +103,7 @@ impl Cx<'_> {
         let Params::Mark(ask) = &self.job.body.params else {
             return Err(Failure::Refused(ApiError::new(&codes::INTERNAL, "no mark")));
         };
-        let order = Order::AgentMark { name: ask.name.clone() };
+        let order = Order::AgentMark { name: ask.name.clone(), consistency: ask.consistency };
         self.order(self.machine.body.agent, "mark", &order).await?;
         Done::with(format!("{:?}", ask.name))
     }

@@ -181,6 +181,8 @@ impl World {
                 catch_up: None,
                 queued_bytes: 0,
                 losses: Vec::new(),
+                disks: Vec::new(),
+                returns: 0,
             });
         }
         let relays = self.routes.keys().filter(|key| key.0 == node).map(|key| RelayReport {

@@ -74,6 +74,8 @@ impl Fleet {
         self.home.push(mt);
         let mut args = self.common(HOME_AGENT);
         args.extend(["--instance-file".into(), self.dir.join("home/instance").into()]);
+        // What dies here has lost its power: nothing of it goes on in the kernel.
+        args.push("--unpinned".into());
         let state = self.dir.join("home/agent");
         self.home.push(self.launcher.start("agent", HOME_AGENT, &state, &args)?);
         self.report(client, since).await

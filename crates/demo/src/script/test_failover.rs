@@ -8,7 +8,7 @@ use crate::wait;
 use crate::workload::Acknowledged;
 use anyhow::{Context as _, Result, bail, ensure};
 use landfall_api_client::Client;
-use landfall_api_types::request::{Mark, PointChoice, TestCleanUp, TestFailover};
+use landfall_api_types::request::{Consistency, Mark, PointChoice, TestCleanUp, TestFailover};
 use landfall_api_types::resource::{Branch, Points};
 use landfall_types::Lsn;
 use std::time::Duration;
@@ -43,7 +43,14 @@ pub(super) async fn mark(
     name: &str,
 ) -> Result<NamedPoint> {
     let before = machine.acknowledged()?;
-    stage.finish(client, client.mark(MACHINE, &Mark { name: name.to_owned() }).await).await?;
+    stage
+        .finish(
+            client,
+            client
+                .mark(MACHINE, &Mark { name: name.to_owned(), consistency: Consistency::Crash })
+                .await,
+        )
+        .await?;
     wait::until("the named point is listed", Duration::from_secs(60), || async {
         let points = client.points(MACHINE).await.map_err(told)?;
         Ok(points.points.iter().any(|point| point.name.as_deref() == Some(name)).then_some(()))
