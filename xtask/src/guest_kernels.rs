@@ -31,7 +31,7 @@ pub(crate) enum Which {
 /// Fetches what is missing.
 ///
 /// # Errors
-/// When a package can't be fetched or unpacked. That the mirror has none of a series is none.
+/// When the lists of packages can't be read. A kernel that can't be had is said, and is no error.
 pub(crate) fn run(which: &Which) -> Result<()> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
@@ -46,8 +46,12 @@ pub(crate) fn run(which: &Which) -> Result<()> {
     };
     let newest = package::newest(&apt.kernel_packages()?);
     for package in newest.iter().filter(|package| is_wanted(which, package)) {
-        if !is_there(&directory, &package.folder()) {
-            fetch(&apt, &directory, package).with_context(|| package.name.clone())?;
+        if is_there(&directory, &package.folder()) {
+            continue;
+        }
+        // One that can't be had is no reason to do without the others.
+        if let Err(error) = fetch(&apt, &directory, package) {
+            println!("{}: {error:#}", package.name);
         }
     }
     let expected = match which {
@@ -117,10 +121,10 @@ fn fetch(apt: &Apt, directory: &Path, package: &KernelPackage) -> Result<()> {
 fn depmod(root: &Path) -> Result<()> {
     let usr = root.join("usr");
     let base = if usr.join("lib/modules").is_dir() { usr } else { root.to_owned() };
-    let modules = fs::read_dir(base.join("lib/modules"))?.flatten().next();
-    let Some(release) = modules.and_then(|entry| entry.file_name().into_string().ok()) else {
-        bail!("the package holds no modules");
-    };
+    // Debian's kernels from 7.0 on have them in a package of their own, which is not fetched yet.
+    let modules = fs::read_dir(base.join("lib/modules")).ok().and_then(|mut all| all.next());
+    let release = modules.and_then(|entry| entry.ok()?.file_name().into_string().ok());
+    let Some(release) = release else { bail!("the package holds no modules") };
     // With -b the lists are looked for below lib/, wherever the distribution keeps them itself.
     process::run(Command::new("depmod").arg("-b").arg(&base).arg(release))
 }

@@ -4,7 +4,7 @@
 use landfall_guest::{Disk, Guest, Kernel, Spec};
 use landfall_testkit::{GUEST_KERNELS, require};
 
-use crate::loads::{MIB, PLAIN, boot, files, spec, with_file_systems};
+use crate::loads::{MIB, PLAIN, boot, files, spec};
 use crate::verdict::{Verdict, capture};
 
 /// A stack over the disks `a` and `b`: how it is made (`$A`, `$B`), what is on top, how it is taken
@@ -58,12 +58,12 @@ const CRYPT: Stack = Stack {
 
 fn stacks_spec(kernel: &str) -> Spec {
     let kernel = Kernel::find(kernel).expect("was required");
-    with_file_systems(spec(kernel))
+    spec(kernel)
         .disk(Disk::blank("a", 64 * MIB))
         .disk(Disk::blank("b", 64 * MIB))
         .modules(["dm_mod", "dm_crypt", "md_mod", "raid0", "raid1", "xts", "ecb", "aes_generic"])
         .programs(["pvcreate", "vgcreate", "lvcreate", "vgchange", "vgremove", "pvremove"])
-        .programs(["mdadm", "cryptsetup", "dmsetup"])
+        .programs(["mdadm", "cryptsetup", "dmsetup", "mkfs.ext4"])
 }
 
 impl Stack {
@@ -72,12 +72,11 @@ impl Stack {
         guest.run(&script).unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
-    /// The top device is captured while files are written to it, and raw.
+    /// The top device is captured while it is written.
     fn assert_top_is_equal(&self, guest: &mut Guest) {
         eprintln!("{}", self.name);
         self.run(guest, self.make);
         capture(guest, self.top, PLAIN).assert_equal(20 * MIB);
-        capture(guest, self.top, &files("mkfs.ext4 -q -F", "-t ext4")).assert_equal(6 * MIB);
         self.run(guest, self.unmake);
     }
 
@@ -110,6 +109,10 @@ fn what_is_on_top_of_a_stack_is_captured() {
     for stack in [LVM, RAID1, RAID0, CRYPT] {
         stack.assert_top_is_equal(&mut guest);
     }
+    LVM.run(&mut guest, LVM.make);
+    let ext4 = files("mkfs.ext4 -q -F", "-t ext4");
+    capture(&mut guest, LVM.top, &ext4).assert_equal(6 * MIB);
+    LVM.run(&mut guest, LVM.unmake);
     for stack in [LVM, RAID1, RAID0] {
         stack.assert_member_is_safe(&mut guest);
     }
