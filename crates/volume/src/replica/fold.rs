@@ -132,7 +132,10 @@ impl Replica {
         }
         let line = self.line();
         let durable = to <= line.settled();
-        if !durable || !line.with_timeline(|timeline| timeline.legal(to)) {
+        // One that was cut off has been judged, perhaps by another log's records: a commit since
+        // then may have left a log that begins behind it.
+        let judged = body.fold_through == Some(to);
+        if !durable || !(judged || line.with_timeline(|timeline| timeline.legal(to))) {
             return Err(FoldError::NotLegal(to));
         }
         let pin = self.pin(body);
