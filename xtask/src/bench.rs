@@ -6,8 +6,8 @@
 //!
 //! # Where to start
 //! [`figure::Figure`] is what is printed; [`pairs::compare`] is how two sides are measured. One
-//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`branch`] (B5), [`fold`] (B6),
-//! [`wan`] (B8), [`depth`] (B5 and B9 over depth).
+//! file for each benchmark: [`capture`] (B1), [`ingest`] (B2), [`view`] (B3), [`branch`] (B5),
+//! [`fold`] (B6), [`wan`] (B8), [`depth`] (B5 and B9 over depth).
 
 mod branch;
 mod capture;
@@ -20,6 +20,7 @@ mod nbd;
 mod pairs;
 mod peer;
 mod scratch;
+mod view;
 mod wan;
 
 use anyhow::{Result, bail};
@@ -47,6 +48,11 @@ const ALL: &[Benchmark] = &[
         run: ingest::run,
     },
     Benchmark {
+        name: "B3",
+        about: "reads of a view over NBD, against qemu-nbd on an overlay and nbdkit",
+        run: view::run,
+    },
+    Benchmark {
         name: "B5",
         about: "order to branch → first block served, against a qcow2 overlay in qemu-nbd",
         run: branch::run,
@@ -72,7 +78,7 @@ const ALL: &[Benchmark] = &[
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
 struct Options {
-    /// Which (B1, B2, B5, B6, B8, B9); all when none is named
+    /// Which (B1, B2, B3, B5, B6, B8, B9); all when none is named
     names: Vec<String>,
     /// Few and short pairs: ends within a minute, and means less
     #[arg(long)]

@@ -42,6 +42,7 @@ mod target;
 
 pub use disks::DiskListener;
 pub use exports::TargetExports;
+pub use maintenance::run as maintain;
 pub use orders::Handler;
 pub use retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 pub use reverse::ReverseStarter;

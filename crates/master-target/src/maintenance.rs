@@ -26,7 +26,7 @@ const SCRUB_INTERVAL_S: u64 = 7 * 24 * 3600;
 const SCRUB_BYTES_PER_S: u64 = 32 << 20;
 
 /// Runs until `shutdown`.
-pub(crate) async fn run(target: Arc<Target>, shutdown: CancellationToken) {
+pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
     let started = Instant::now();
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

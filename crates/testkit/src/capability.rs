@@ -66,6 +66,11 @@ pub const ALL: &[Capability] = &[
         probe: || runs("qemu-system-x86_64") && runs_with("busybox", "true"),
     },
     Capability {
+        name: "nbd-client",
+        cure: "install the package nbd-client",
+        probe: || runs_with("nbd-client", "-V"),
+    },
+    Capability {
         name: "guest-kernels",
         cure: "run `cargo xtask guest-kernels`",
         probe: has_guest_kernels,

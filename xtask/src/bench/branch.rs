@@ -3,7 +3,7 @@
 
 use super::Effort;
 use super::figure::{About, Figure, Goal};
-use super::nbd::{FIRST_BLOCK, QemuNbd, ServedBranch, first_block};
+use super::nbd::{FIRST_BLOCK, Served, Server as Peer, first_block};
 use super::pairs::Spread;
 use super::{peer, scratch};
 use anyhow::{Context, Result, bail};
@@ -176,7 +176,7 @@ impl Site {
         };
         let branch = tokio::task::block_in_place(|| self.replica.test_branch(&order))
             .context("make a branch")?;
-        self.exports.insert(&name, Arc::new(ServedBranch(branch)));
+        self.exports.insert(&name, Arc::new(Served::Branch(branch)));
         let client =
             Client::connect_unix(self.listener.path(), &name).await.context("connect to ours")?;
         first_block(&client).await?;
@@ -200,7 +200,7 @@ impl Site {
         if !status.success() {
             bail!("qemu-img create ended with {status}");
         }
-        let mut server = QemuNbd::start(&overlay, "qcow2", &socket)?;
+        let mut server = Peer::qemu(&overlay, "qcow2", &socket)?;
         let client = server.client(&socket).await?;
         first_block(&client).await?;
         let time = began.elapsed();
@@ -214,6 +214,13 @@ impl Site {
 
 /// A replica of one disk whose first window has closed, with this many records behind it.
 pub(super) fn replica(directory: &Path, case: Case) -> Result<Replica> {
+    let (replica, filling) = empty_replica(directory, case.size)?;
+    filling.fill(&replica, case)?;
+    Ok(replica)
+}
+
+/// A replica of one empty disk whose first window has closed, and who sends to it.
+pub(super) fn empty_replica(directory: &Path, size: u64) -> Result<(Replica, Filling)> {
     let vault_dir = FsDir::open_or_create(directory.join("vault")).context("make a vault")?;
     let vault =
         Vault::open(Arc::new(vault_dir), Arc::new(FsImages), 64 << 20).context("open the vault")?;
@@ -228,7 +235,7 @@ pub(super) fn replica(directory: &Path, case: Case) -> Result<Replica> {
             disks: vec![ReplicaDisk {
                 index: DISK,
                 id: DiskId::generate(),
-                geometry: DiskGeometry { size_bytes: case.size, sector_bytes: 512 },
+                geometry: DiskGeometry { size_bytes: size, sector_bytes: 512 },
                 image: image.to_str().context("the directory's name is not UTF-8")?.into(),
                 owner: ImageOwner::Ours,
             }],
@@ -240,20 +247,20 @@ pub(super) fn replica(directory: &Path, case: Case) -> Result<Replica> {
             segment_bytes: 64 << 20,
         })
         .context("make a replica")?;
-    Filling { replica: &replica, epoch, lsn: Lsn::ZERO, chain: Chain::ROOT }.fill(case)?;
-    Ok(replica)
+    let mut filling = Filling { epoch, lsn: Lsn::ZERO, chain: Chain::ROOT };
+    filling.first_window(&replica)?;
+    Ok((replica, filling))
 }
 
 /// A sender of one run.
-struct Filling<'a> {
-    replica: &'a Replica,
+pub(super) struct Filling {
     epoch: Epoch,
     lsn: Lsn,
     chain: Chain,
 }
 
-impl Filling<'_> {
-    fn fill(mut self, case: Case) -> Result<()> {
+impl Filling {
+    fn first_window(&mut self, replica: &Replica) -> Result<()> {
         let open = Control::WindowOpen(WindowOpen {
             window: WINDOW,
             // A compare that finds the new, empty image and an empty disk equal: nothing is copied.
@@ -263,8 +270,11 @@ impl Filling<'_> {
             into_image: false,
         });
         let close = Control::WindowClose(WindowClose { window: WINDOW, exact: true });
-        self.send(|lsn| vec![Record::control(lsn, &open)])?;
-        self.send(|lsn| vec![Record::control(lsn, &close)])?;
+        self.send(replica, |lsn| vec![Record::control(lsn, &open)])?;
+        self.send(replica, |lsn| vec![Record::control(lsn, &close)])
+    }
+
+    fn fill(mut self, replica: &Replica, case: Case) -> Result<()> {
         let mut rng = landfall_testkit::Rng::new(case.records);
         let data = Bytes::from(vec![0x77; RECORD_BYTES]);
         let blocks = (case.size - 8192) / RECORD_BYTES as u64;
@@ -272,7 +282,7 @@ impl Filling<'_> {
         while left > 0 {
             let count = left.min(FRAME_RECORDS);
             left -= count;
-            self.send(|lsn| {
+            self.send(replica, |lsn| {
                 // The first block keeps what is looked for.
                 let at = |rng: &mut landfall_testkit::Rng| 4096 + rng.below(blocks) * 512;
                 (0..count)
@@ -281,10 +291,15 @@ impl Filling<'_> {
             })?;
         }
         let first = Bytes::from_static(FIRST_BLOCK);
-        self.send(|lsn| vec![Record::write(lsn, DISK, 0, first)])
+        self.send(replica, |lsn| vec![Record::write(lsn, DISK, 0, first)])
     }
 
-    fn send(&mut self, records: impl FnOnce(Lsn) -> Vec<Record>) -> Result<()> {
+    /// Sends what `records` makes of the next position, and has it made durable.
+    pub(super) fn send(
+        &mut self,
+        replica: &Replica,
+        records: impl FnOnce(Lsn) -> Vec<Record>,
+    ) -> Result<()> {
         let records = records(self.lsn.next());
         let frame = Frame {
             epoch: self.epoch,
@@ -293,8 +308,8 @@ impl Filling<'_> {
             chain_before: self.chain,
             records: &records,
         };
-        self.replica.ingest(frame).context("ingest")?;
-        let durable = self.replica.flush().context("flush")?;
+        replica.ingest(frame).context("ingest")?;
+        let durable = replica.flush().context("flush")?;
         (self.lsn, self.chain) = (durable.lsn, durable.chain);
         Ok(())
     }

@@ -3,44 +3,86 @@
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
-use landfall_nbd::{Access, Client, Export, ExportError, Extent};
-use landfall_types::DiskIndex;
-use landfall_volume::Branch;
+use landfall_nbd::{Access, Change, Client, Content, Export, ExportError, Extent, Ticket};
+use landfall_types::{DiskGeometry, DiskIndex, Lsn};
+use landfall_volume::{Branch, View};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A branch's first disk, for reading: what B5 and B3 measure.
-pub(super) struct ServedBranch(pub(super) Arc<Branch>);
+/// The first disk of a view or branch, served as a master target serves it.
+pub(super) enum Served {
+    View(View),
+    Branch(Arc<Branch>),
+}
 
 const DISK: DiskIndex = DiskIndex(0);
 
+impl Served {
+    fn geometry(&self) -> Option<DiskGeometry> {
+        match self {
+            Self::View(view) => view.geometry(DISK),
+            Self::Branch(branch) => branch.geometry(DISK),
+        }
+    }
+
+    fn fill(&self, offset: u64, out: &mut [u8]) -> Result<(), ExportError> {
+        let read = match self {
+            Self::View(view) => view.read(DISK, offset, out),
+            Self::Branch(branch) => branch.read(DISK, offset, out),
+        };
+        read.map_err(failed)
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ExportError {
+    ExportError::Io(Box::new(error))
+}
+
 #[async_trait]
-impl Export for ServedBranch {
+impl Export for Served {
     fn size(&self) -> u64 {
-        self.0.geometry(DISK).map_or(0, |geometry| geometry.size_bytes)
+        self.geometry().map_or(0, |geometry| geometry.size_bytes)
     }
     fn block_bytes(&self) -> u32 {
-        self.0.geometry(DISK).map_or(512, |geometry| geometry.sector_bytes)
+        self.geometry().map_or(512, |geometry| geometry.sector_bytes)
     }
     fn access(&self) -> Access {
-        Access::ReadOnly
+        match self {
+            Self::View(_) => Access::ReadOnly,
+            Self::Branch(_) => Access::ReadWrite,
+        }
     }
     fn revoked(&self) -> bool {
-        self.0.revoked()
+        match self {
+            Self::View(_) => false,
+            Self::Branch(branch) => branch.revoked(),
+        }
+    }
+    fn read_here(&self, offset: u64, out: &mut [u8]) -> Option<Result<Content, ExportError>> {
+        Some(self.fill(offset, out).map(|()| Content::Data))
+    }
+    fn change_here(&self, change: &Change) -> Option<Result<Ticket, ExportError>> {
+        let Self::Branch(branch) = self else { return Some(Err(ExportError::ReadOnly)) };
+        let taken = match change {
+            Change::Write { offset, data } => branch.take_write(DISK, *offset, data),
+            Change::Zero { offset, length } => branch.take_zero(DISK, *offset, *length),
+            Change::Trim { offset, length } => branch.take_discard(DISK, *offset, *length),
+        };
+        Some(taken.map(|lsn| Ticket(lsn.get())).map_err(failed))
+    }
+    async fn settle(&self, ticket: Ticket) -> Result<(), ExportError> {
+        let Self::Branch(branch) = self else { return Err(ExportError::ReadOnly) };
+        let branch = Arc::clone(branch);
+        let waiting = move || branch.wait_durable(Lsn::new(ticket.0));
+        tokio::task::spawn_blocking(waiting).await.map_err(failed)?.map_err(failed)
     }
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ExportError> {
-        let branch = Arc::clone(&self.0);
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; length as usize];
-            branch.read(DISK, offset, &mut buffer).map(|()| Bytes::from(buffer))
-        });
-        match reading.await {
-            Ok(Ok(data)) => Ok(data),
-            Ok(Err(error)) => Err(ExportError::Io(Box::new(error))),
-            Err(error) => Err(ExportError::Io(Box::new(error))),
-        }
+        // What waits for the disk: on the client's thread, because the benchmarks read memory.
+        let mut buffer = vec![0; length as usize];
+        self.fill(offset, &mut buffer).map(|()| Bytes::from(buffer))
     }
     async fn write(&self, _: u64, _: Bytes) -> Result<(), ExportError> {
         Err(ExportError::ReadOnly)
@@ -59,40 +101,72 @@ impl Export for ServedBranch {
     }
 }
 
-/// A `qemu-nbd` of its own, ended when it is dropped.
-pub(super) struct QemuNbd(Child);
+/// A peer's server of its own, ended when it is dropped.
+pub(super) struct Server(Child);
 
-impl QemuNbd {
-    /// Starts to serve `image`; answers before the socket is there.
-    pub(super) fn start(image: &Path, format: &str, socket: &Path) -> Result<Self> {
+impl Server {
+    /// qemu-nbd on `image`; answers before the socket is there.
+    pub(super) fn qemu(image: &Path, format: &str, socket: &Path) -> Result<Self> {
+        Self::qemu_cached(image, format, socket, "writeback")
+    }
+
+    /// As [`Server::qemu`], with one of QEMU's ways to cache.
+    pub(super) fn qemu_cached(
+        image: &Path,
+        format: &str,
+        socket: &Path,
+        cache: &str,
+    ) -> Result<Self> {
         let mut command = Command::new("qemu-nbd");
         command.args(["--persistent", "--shared=8", "--format", format, "--export-name=peer"]);
+        command.arg(format!("--cache={cache}"));
         command.arg("--socket").arg(socket).arg(image).stdin(Stdio::null());
         Ok(Self(command.spawn().context("start qemu-nbd")?))
     }
 
+    /// nbdkit's file plugin on `image`, under the empty name.
+    pub(super) fn nbdkit(image: &Path, socket: &Path) -> Result<Self> {
+        let mut command = Command::new("nbdkit");
+        command.arg("--foreground").arg("--unix").arg(socket).arg("file").arg(image);
+        Ok(Self(command.stdin(Stdio::null()).spawn().context("start nbdkit")?))
+    }
+
+    /// Waits until somebody can connect.
+    pub(super) fn wait(&mut self, socket: &Path) -> Result<()> {
+        let began = Instant::now();
+        while let Err(error) = UnixStream::connect(socket) {
+            self.look(began).context(error)?;
+        }
+        Ok(())
+    }
+
     /// Connects as soon as it answers.
     pub(super) async fn client(&mut self, socket: &Path) -> Result<Client> {
-        const PATIENCE: Duration = Duration::from_secs(10);
         let began = Instant::now();
         loop {
-            let error = match Client::connect_unix(socket, "peer").await {
+            match Client::connect_unix(socket, "peer").await {
                 Ok(client) => return Ok(client),
-                Err(error) => error,
-            };
-            if let Some(status) = self.0.try_wait().context("look at qemu-nbd")? {
-                bail!("qemu-nbd ended with {status}");
+                Err(error) => self.look(began).context(error)?,
             }
-            if began.elapsed() > PATIENCE {
-                return Err(error).context("connect to qemu-nbd");
-            }
-            // Short against what is measured, and long enough to leave it the processor.
-            tokio::time::sleep(Duration::from_micros(200)).await;
         }
+    }
+
+    /// Waits a moment, unless it has ended or taken too long.
+    fn look(&mut self, began: Instant) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        if let Some(status) = self.0.try_wait().context("look at the peer's server")? {
+            bail!("the peer's server ended with {status}");
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("the peer's server does not answer");
+        }
+        // Short against what is measured, and long enough to leave it the processor.
+        std::thread::sleep(Duration::from_micros(200));
+        Ok(())
     }
 }
 
-impl Drop for QemuNbd {
+impl Drop for Server {
     fn drop(&mut self) {
         // It is our child and has not been waited for, so the number is still its own.
         let _ = self.0.kill();

@@ -3,7 +3,7 @@
 /// Programs and the Debian packages that bring them.
 // tidy: table
 const PACKAGES: &[(&str, &str)] =
-    &[("fio", "fio"), ("qemu-img", "qemu-utils"), ("qemu-nbd", "qemu-utils")];
+    &[("fio", "fio"), ("nbdkit", "nbdkit"), ("qemu-img", "qemu-utils"), ("qemu-nbd", "qemu-utils")];
 
 /// Why a benchmark can't run here, with the cure; none when it can.
 pub(super) fn missing(programs: &[&str]) -> Option<String> {
