@@ -75,6 +75,12 @@ pub(crate) const ALL: &[Package] = &[
         signs: &[Sign::Program("nbdfuse"), Sign::Program("nbdinfo")],
     },
     Package {
+        name: "python3-libnbd",
+        need: Need::Run,
+        why: "nbdsh: every call of libnbd by script",
+        signs: &[Sign::Program("nbdsh")],
+    },
+    Package {
         name: "fuse3",
         need: Need::Run,
         why: "unmounts what nbdfuse mounted",

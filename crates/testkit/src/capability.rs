@@ -66,6 +66,11 @@ pub const ALL: &[Capability] = &[
         probe: || runs("qemu-system-x86_64") && runs_with("busybox", "true"),
     },
     Capability {
+        name: "nbdsh",
+        cure: "install the package python3-libnbd",
+        probe: || runs_with("nbdsh", "--version"),
+    },
+    Capability {
         name: "nbd-client",
         cure: "install the package nbd-client",
         probe: || runs_with("nbd-client", "-V"),

@@ -220,3 +220,70 @@ async fn fio_verifies_what_it_wrote() {
     assert!(export.counts().writes > 100 && export.counts().reads > 100);
     assert!(export.size() == SIZE as u64 && export.in_flight() == 0);
 }
+
+/// Each call of libnbd, with each flag, and what is refused.
+const SCRIPT: &str = r#"
+import errno, os, sys
+h.set_request_block_size(False) if hasattr(h, "set_request_block_size") else None
+h.set_strict_mode(0)
+size = h.get_size()
+assert h.get_structured_replies_negotiated()
+assert h.can_cache() and h.can_fua() and h.can_df() and h.can_fast_zero()
+data = bytes(range(256)) * 16
+h.pwrite(data, 8192, nbd.CMD_FLAG_FUA)
+assert h.pread(4096, 8192) == data
+h.cache(65536, 0)
+h.zero(4096, 12288, nbd.CMD_FLAG_NO_HOLE)
+h.zero(4096, 16384, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_FUA)
+assert h.pread(8192, 12288) == bytearray(8192)
+h.trim(4096, 8192, nbd.CMD_FLAG_FUA)
+assert h.pread(4096, 8192) == bytearray(4096)
+h.flush()
+pieces = []
+def chunk(buf, offset, status, error):
+    pieces.append((offset, len(buf), status))
+h.pread_structured(65536, 0, chunk, nbd.CMD_FLAG_DF)
+assert len(pieces) == 1, pieces
+extents = []
+def extent(context, offset, entries, error):
+    extents.append((context, offset, entries))
+h.block_status(1 << 20, 0, extent)
+assert extents[0][0] == "base:allocation", extents
+h.block_status(1 << 20, 0, extent, nbd.CMD_FLAG_REQ_ONE)
+assert len(extents[1][2]) == 2, extents
+cookies = [h.aio_pread(nbd.Buffer(4096), at * 4096) for at in range(64)]
+while h.aio_in_flight():
+    h.poll(-1)
+    while h.aio_peek_command_completed() > 0:
+        assert h.aio_command_completed(h.aio_peek_command_completed())
+def refused(call, number):
+    try:
+        call()
+    except nbd.Error as error:
+        assert error.errnum == number, (error, number)
+    else:
+        sys.exit("not refused")
+refused(lambda: h.pread(512, size), errno.EINVAL)
+refused(lambda: h.pwrite(bytes(512), size), errno.ENOSPC)
+refused(lambda: h.pread(100, 0), errno.EINVAL)
+refused(lambda: h.pread(512, 100), errno.EINVAL)
+refused(lambda: h.zero(512, size), errno.ENOSPC)
+refused(lambda: h.pwrite(bytes(512), 0, 1 << 9), errno.EINVAL)
+assert h.pread(512, 0) is not None
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nbdsh_calls_everything() {
+    if !require(&["nbdsh"]) {
+        return;
+    }
+    for export in [disk("nbdsh"), Arc::new(MemoryExport::new(SIZE, 512).here())] {
+        let site = Site::new(VIEW, export);
+        // The context is asked for before connecting; -u would connect first.
+        let connect = format!(
+            "h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)\nh.connect_uri({:?})",
+            site.uri(VIEW)
+        );
+        run("nbdsh", &["-c", &connect, "-c", SCRIPT]).await;
+    }
+}
