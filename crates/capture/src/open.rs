@@ -18,6 +18,7 @@ use crate::program::Program;
 use crate::{CaptureError, LostReason, Origin, kernel, self_test};
 use landfall_types::DiskIndex;
 use libbpf_rs::Link;
+use std::path::Path;
 
 /// The pins of a capture, locked as long as it is used.
 pub(crate) struct Pinned {
@@ -119,9 +120,11 @@ fn load(
         return Ok(Opened { links, maps, disks, options, origin, pinned });
     };
     let path = pins.pin_maps(&program, key)?;
-    let (maps, mut links) = program.attach(mode)?;
-    present(&disks)?;
-    pins.pin_links(&path, &mut links)?;
+    let attached = attach_pinned(program, &pins, &path, mode, &disks);
+    let (maps, links) = attached.inspect_err(|_| {
+        // What is left would go on by itself; the old load is in force.
+        let _tried = pins.remove(&path);
+    })?;
     let [owner, boot] = [halves(options.owner), boot];
     for (half, (owner, boot)) in owner.iter().zip(boot).enumerate() {
         maps.set(control::OWNER + half * 8, *owner);
@@ -139,6 +142,19 @@ fn load(
     let origin = if ours { Origin::Replaced } else { Origin::Fresh };
     let pinned = Some(Pinned { pins });
     Ok(Opened { links, maps, disks, options, origin, pinned })
+}
+
+fn attach_pinned(
+    program: Program,
+    pins: &Pins,
+    path: &Path,
+    mode: u64,
+    disks: &[(DiskIndex, Disk)],
+) -> Result<(Maps, Vec<Link>), CaptureError> {
+    let (maps, mut links) = program.attach(mode)?;
+    present(disks)?;
+    pins.pin_links(path, &mut links)?;
+    Ok((maps, links))
 }
 
 /// Between the look at a disk and the load another one can have come: then the filter matches

@@ -11,8 +11,9 @@ pub enum CapturedKind {
     Zero,
     /// The range was given up; what it reads as depends on the disk (trap T-23).
     Discard,
-    /// An earlier write to the range ended with an error: what the disk holds there is unknown,
-    /// read it again.
+    /// What the disk holds there is unknown, read it again: an earlier write to the range ended
+    /// with an error, its end was not seen, or two writes of it were in flight at once (trap T-22).
+    /// The range is pending ([`crate::Capture::pending`]) until that is settled.
     Failed,
 }
 

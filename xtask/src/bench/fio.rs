@@ -5,23 +5,27 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// Random writes of 4 KiB past the page cache.
+/// Writes past the page cache: random ones, or from 1 MiB on one behind the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RandomWrites<'a> {
+pub(super) struct Writes<'a> {
     pub(super) device: &'a Path,
+    pub(super) block_bytes: u32,
     pub(super) queue_depth: u32,
     pub(super) time: Duration,
 }
 
-impl RandomWrites<'_> {
+impl Writes<'_> {
     /// Runs the load; IOPS.
     ///
     /// # Errors
     /// When fio fails.
     pub(super) fn run(&self) -> Result<f64> {
         let mut command = Command::new("fio");
+        let pattern = if self.block_bytes < 1 << 20 { "randwrite" } else { "write" };
         command
-            .args(["--name=bench", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio"])
+            .args(["--name=bench", "--direct=1", "--ioengine=libaio"])
+            .arg(format!("--rw={pattern}"))
+            .arg(format!("--bs={}", self.block_bytes))
             .args(["--norandommap", "--randrepeat=0", "--time_based", "--thread"])
             .arg(format!("--iodepth={}", self.queue_depth))
             .arg(format!("--runtime={}ms", self.time.as_millis()))
