@@ -63,6 +63,40 @@ pub trait Dir: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`DeviceError`].
     fn free_bytes(&self) -> Result<Option<u64>, DeviceError>;
+    /// Claims the directory for one writer, until the claim is dropped or the process ends, however
+    /// it ends: two writers of one log would overwrite each other's records. A simulated directory
+    /// has one process only, and always says yes.
+    ///
+    /// # Errors
+    /// [`DeviceError::Busy`] while another claim holds, in this process or in another.
+    fn claim(&self) -> Result<Claim, DeviceError> {
+        Ok(Claim::none())
+    }
+    /// Whether work may be done here by threads of the callee's own, beside the caller's. False for
+    /// a simulated medium, whose runs must repeat.
+    fn takes_background_work(&self) -> bool {
+        false
+    }
+}
+
+/// Holds a directory for one writer ([`Dir::claim`]); dropping it gives the directory up.
+#[derive(Debug)]
+pub struct Claim {
+    /// The lock lives as long as this handle is open.
+    _held: Option<std::fs::File>,
+}
+
+impl Claim {
+    /// Holds nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { _held: None }
+    }
+
+    /// Lives as long as the lock of this handle.
+    pub(crate) const fn held(handle: std::fs::File) -> Self {
+        Self { _held: Some(handle) }
+    }
 }
 
 /// An open file of a [`Dir`].

@@ -1,8 +1,8 @@
 use crate::dir::check_name;
 use crate::raw::{Cache, RawFile};
-use crate::{Action, DeviceError, Dir, File};
+use crate::{Action, Claim, DeviceError, Dir, File};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
-use std::fs::{File as OsFile, OpenOptions};
+use std::fs::{File as OsFile, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -164,6 +164,31 @@ impl Dir for FsDir {
             DeviceError::from_io(Action::Query, &self.path.display().to_string(), error.into())
         })?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    fn claim(&self) -> Result<Claim, DeviceError> {
+        let target = self.path.display().to_string();
+        // A handle of its own: locks of one handle don't exclude each other. Not by path, which may
+        // lead elsewhere by now.
+        let own = rustix::fs::openat(
+            &self.handle,
+            ".",
+            OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
+            rustix::fs::Mode::empty(),
+        );
+        let own = own.map_err(|e| DeviceError::from_io(Action::Open, &target, e.into()))?;
+        let own = OsFile::from(own);
+        match own.try_lock() {
+            Ok(()) => Ok(Claim::held(own)),
+            Err(TryLockError::WouldBlock) => Err(DeviceError::Busy { target }),
+            Err(TryLockError::Error(error)) => {
+                Err(DeviceError::from_io(Action::Open, &target, error))
+            }
+        }
+    }
+
+    fn takes_background_work(&self) -> bool {
+        true
     }
 }
 

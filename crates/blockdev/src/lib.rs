@@ -32,7 +32,7 @@ pub mod sim;
 
 pub use aligned::{ALIGN_BYTES, AlignedBuf};
 pub use device::BlockDevice;
-pub use dir::{Dir, File, NAME_BYTES_MAX};
+pub use dir::{Claim, Dir, File, NAME_BYTES_MAX};
 pub use disk_file::DiskFile;
 pub use error::{Action, DeviceError};
 pub use file_device::{FileDevice, OpenMode};

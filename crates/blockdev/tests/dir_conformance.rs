@@ -218,3 +218,16 @@ fn fs_dir_follows_no_symbolic_link() {
     assert!(dir.open("link").is_err());
     assert!(dir.list().expect("list").is_empty());
 }
+
+/// A claim excludes every other one, also through another handle, until it is dropped.
+#[test]
+fn one_claim_at_a_time() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let first = FsDir::open(temp.path()).expect("open");
+    let second = FsDir::open(temp.path()).expect("open");
+    let claim = first.claim().expect("nobody has it");
+    assert!(matches!(second.claim(), Err(DeviceError::Busy { .. })));
+    assert!(matches!(first.claim(), Err(DeviceError::Busy { .. })));
+    drop(claim);
+    second.claim().expect("it was given up");
+}

@@ -25,6 +25,12 @@ pub enum JournalError {
     /// The directory holds a log already.
     #[error("the directory holds the log {0} already")]
     Exists(LogId),
+    /// Another process, or another [`crate::Log`] of this one, has the directory open.
+    #[error("the log in {target} is in use")]
+    InUse {
+        /// Which directory.
+        target: String,
+    },
     /// The configuration can't work.
     #[error(
         "segments of {segment_bytes} bytes: must be a multiple of {sector_bytes}, from {min} to {max}"
@@ -123,7 +129,7 @@ impl JournalError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Device { source, .. } => source.class(),
-            Self::Full { .. } => Class::Transient,
+            Self::Full { .. } | Self::InUse { .. } => Class::Transient,
             Self::NotALog
             | Self::Exists(_)
             | Self::SegmentBytes { .. }

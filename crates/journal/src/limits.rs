@@ -13,13 +13,19 @@ pub(crate) const FRAME_PAYLOAD_MAX: usize = 512 << 10;
 pub(crate) const FRAME_RECORDS_MAX: usize = 2000;
 /// Appended bytes that may wait for a flush; beyond, an append flushes first.
 pub(crate) const PENDING_BYTES_MAX: u64 = 32 << 20;
-/// Bytes of complete frames that are written without waiting for a flush: one large request, and
-/// memory that is used again while it is in the processor's cache. (A quarter of a segment where
-/// that is less.)
-pub(crate) const WRITE_BEHIND_BYTES: u64 = 2 << 20;
+/// Bytes of complete frames from which on a thread of the pool writes them while the append copies
+/// the next ones: one full frame.
+pub(crate) const HAND_OVER_BYTES: u64 = 512 << 10;
+/// Bytes of frames, waiting or being written, from which on an append writes them itself: memory
+/// that is used again while it is in the processor's cache. (A quarter of a segment where that is
+/// less.)
+pub(crate) const WRITE_BEHIND_BYTES: u64 = 4 << 20;
+/// Bytes that a flush writes already while another one is under way. Below, more is gained by
+/// waiting for others and sharing a frame with them.
+pub(crate) const OVERLAP_BYTES: u64 = 256 << 10;
 /// Emptied segment files that are kept to be written again: writing over them needs no new space
 /// and, after a trim, no work of the file system.
-pub(crate) const SPARE_FILES_MAX: usize = 2;
+pub(crate) const SPARE_FILES_MAX: usize = 4;
 /// Records between two chains held in memory: the chain in between is hashed again from there.
 pub(crate) const CHECKPOINT_RECORDS: usize = 64;
 

@@ -1,16 +1,20 @@
 use crate::bugs::Bugs;
+use crate::log::ahead::Ahead;
+use crate::log::backlog::Backlog;
 use crate::log::state::State;
 use crate::superblock_file::SuperblockFile;
 use crate::{
     Entry, JournalError, LogBatch, LogConfig, LogStat, Position, RecoveryReport, SegmentStat, Stamp,
 };
 use bytes::Bytes;
-use landfall_blockdev::Dir;
+use landfall_blockdev::{Claim, Dir};
 use landfall_types::{Chain, Control, LogId, Lsn, Record, ReplicaId};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+mod ahead;
 mod append;
+pub(crate) mod backlog;
 mod create;
 mod cursor;
 mod flush;
@@ -20,11 +24,12 @@ pub(crate) mod sealed;
 pub(crate) mod segment;
 pub(crate) mod state;
 mod trim;
+mod workers;
 
 /// What [`Log::on_durable`] takes.
 type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
-/// An open log: the only writer of its directory. All methods may be called from any thread; those
+/// An open log: the only writer of its directory, which it claims. All methods may be called from any thread; those
 /// that do I/O block.
 ///
 /// # Locks
@@ -44,6 +49,10 @@ pub struct Log {
     /// Signaled when a flush ends.
     flushed: Condvar,
     listeners: Mutex<Vec<Listener>>,
+    backlog: Arc<Backlog>,
+    ahead: Arc<Ahead>,
+    /// Nobody else writes in the directory. The last field: given up when all else has ended.
+    _claim: Claim,
 }
 
 impl fmt::Debug for Log {
@@ -60,8 +69,8 @@ impl Log {
     /// this returns.
     ///
     /// # Errors
-    /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`], storage
-    /// errors.
+    /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`],
+    /// [`JournalError::InUse`], storage errors.
     pub fn create(dir: Arc<dyn Dir>, config: LogConfig) -> Result<Self, JournalError> {
         create::create(dir, &config, Bugs::default())
     }
@@ -71,7 +80,7 @@ impl Log {
     ///
     /// # Errors
     /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing),
-    /// [`JournalError::Version`], storage errors.
+    /// [`JournalError::Version`], [`JournalError::InUse`], storage errors.
     pub fn open(dir: Arc<dyn Dir>) -> Result<(Self, RecoveryReport), JournalError> {
         create::open(dir, Bugs::default())
     }
@@ -280,14 +289,15 @@ impl Log {
             used_bytes: state.last.end,
         };
         let segments: Vec<SegmentStat> = sealed.chain([last]).collect();
-        let files = (segments.len() + state.spares.len()) as u64;
+        let spare_files = state.spares.len() + self.ahead.ready();
+        let files = (segments.len() + spare_files) as u64;
         LogStat {
             log: self.id,
             base: state.base().lsn,
             tail: state.tail().lsn,
             durable: state.durable.lsn,
             segments,
-            spare_files: state.spares.len(),
+            spare_files,
             file_bytes: files * self.segment_bytes,
         }
     }

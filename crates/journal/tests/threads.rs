@@ -172,9 +172,11 @@ fn wrong_records_are_refused() {
         assert_eq!(log.tail().lsn, Lsn::new(1), "{what} left something");
     }
     log.append(stamp(), &[]).expect("nothing is no error");
+    let id = log.id();
+    drop(log);
     assert!(matches!(
         Log::create(dir(temp.path()), config(256 << 10)),
-        Err(JournalError::Exists(id)) if id == log.id()
+        Err(JournalError::Exists(found)) if found == id
     ));
     for segment_bytes in [0, 512, 256 << 10 | 1, 2 << 30] {
         let temp = tempfile::tempdir().expect("tempdir");
@@ -206,4 +208,77 @@ fn large_appends_are_split_and_come_back_whole() {
     let temp = tempfile::tempdir().expect("tempdir");
     let log = Log::create(dir(temp.path()), small).expect("create");
     assert!(matches!(log.append(stamp(), &[record(1)]), Err(JournalError::TooLong { .. })));
+}
+
+/// Two writers would cut off each other's records: the second is refused, and nothing is touched.
+#[test]
+fn one_writer_has_a_log() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let log = create(temp.path());
+    append_one(&log).and_then(|_| log.flush()).expect("append");
+    assert!(matches!(Log::open(dir(temp.path())), Err(JournalError::InUse { .. })));
+    let refused = Log::create(dir(temp.path()), config(256 << 10));
+    assert!(matches!(refused, Err(JournalError::InUse { .. })));
+    append_one(&log).and_then(|_| log.flush()).expect("the first goes on");
+    drop(log);
+    let (log, _) = Log::open(dir(temp.path())).expect("the first has ended");
+    assert_eq!(log.tail().lsn, Lsn::new(2));
+}
+
+/// Large appends are written by helpers while they are copied; whatever the order of their writes,
+/// the log is whole at the flush, and no write comes after the log has been given up.
+#[test]
+fn what_helpers_write_is_whole_also_when_the_log_is_dropped_at_once() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let mut log = Log::create(dir(temp.path()), config(8 << 20)).expect("create");
+    let mut durable = Lsn::ZERO;
+    for round in 0..12_u8 {
+        let first = log.tail().lsn;
+        let records: Vec<Record> = (1..=20_u64)
+            .map(|n| {
+                let data = vec![round; landfall_types::PAYLOAD_BYTES_MAX];
+                Record::write(first.plus(n), DiskIndex(0), n, data.into())
+            })
+            .collect();
+        log.append(stamp(), &records).expect("append");
+        if round % 3 == 0 {
+            durable = log.flush().expect("flush").lsn;
+        } else if round % 3 == 1 {
+            drop(log);
+            log = Log::open(dir(temp.path())).expect("open").0;
+            assert!(log.tail().lsn >= durable);
+        }
+        for entry in log.entries(log.base().0, log.tail().lsn).expect("entries") {
+            let bytes = log.read(&entry).expect("read");
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+        }
+    }
+}
+
+/// Small syncs in a large segment: the next segment's file is filled while this one is written, and
+/// what is then written into it is there after another opening, also when that comes while the
+/// filling is under way.
+#[test]
+fn segments_are_filled_ahead_where_syncs_are_small() {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let mut log = Log::create(dir(temp.path()), config(4 << 20)).expect("create");
+    let (mut filled, mut rolled) = (0, 0);
+    for round in 0.. {
+        append_one(&log).and_then(|_| log.flush()).expect("append");
+        filled += usize::from(log.stat().spare_files > 0);
+        if rolled < log.segments_kept() && filled > 0 {
+            rolled = log.segments_kept();
+        }
+        if round % 331 == 330 {
+            drop(log);
+            log = Log::open(dir(temp.path())).expect("open").0;
+        }
+        if rolled > 3 && round > 1200 {
+            break;
+        }
+        assert!(round < 20_000, "no file was filled ahead");
+    }
+    for entry in log.entries(log.base().0, log.tail().lsn).expect("entries") {
+        assert_eq!(log.read(&entry).expect("read"), payload(entry.header.lsn));
+    }
 }

@@ -114,7 +114,7 @@ fn piece(records: &[Record]) -> usize {
     let mut bytes = 0;
     let whole = records.iter().position(|record| {
         bytes += record.payload.len() as u64;
-        bytes > limits::WRITE_BEHIND_BYTES
+        bytes > limits::HAND_OVER_BYTES
     });
     whole.map_or(records.len(), |count| count.max(1))
 }

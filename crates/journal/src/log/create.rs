@@ -9,7 +9,7 @@ use crate::recovery::{Recovered, recover};
 use crate::superblock_file::SuperblockFile;
 use crate::table::Table;
 use crate::{JournalError, LogConfig, Position, RecoveryReport, TailVerdict, limits};
-use landfall_blockdev::{DeviceError, Dir};
+use landfall_blockdev::{Claim, DeviceError, Dir};
 use landfall_types::Incarnation;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -24,6 +24,7 @@ pub(super) fn create(
     bugs: Bugs,
 ) -> Result<Log, JournalError> {
     const DOING: &str = "create a log";
+    let claim = claim(&*dir)?;
     let sector_bytes = dir.sector_bytes();
     limits::segment_bytes(config.segment_bytes, sector_bytes)?;
     match recover(&*dir) {
@@ -76,10 +77,20 @@ pub(super) fn create(
         u64::from(sector_bytes),
         SegmentState::Open,
     );
-    Ok(assemble(dir, superblock, State::new(VecDeque::new(), segment, Vec::new(), 1, bugs), bugs))
+    let state = State::new(VecDeque::new(), segment, Vec::new(), 1, bugs);
+    Ok(assemble(dir, claim, superblock, state, bugs))
+}
+
+/// Two writers would take each other's records for a torn tail, and cut them off.
+fn claim(dir: &dyn Dir) -> Result<Claim, JournalError> {
+    dir.claim().map_err(|error| match error {
+        DeviceError::Busy { target } => JournalError::InUse { target },
+        other => JournalError::device("claim the log's directory")(other),
+    })
 }
 
 pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport), JournalError> {
+    let claim = claim(&*dir)?;
     let Recovered { superblock, sealed, mut last, mut spares, next_slot, report } = recover(&*dir)?;
     if let TailVerdict::Torn { at } = report.tail {
         tracing::warn!(
@@ -97,11 +108,17 @@ pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport
             Err(error) => return Err(JournalError::device("remove an unused segment")(error)),
         }
     }
-    let log = assemble(dir, superblock, State::new(sealed, last, spares, next_slot, bugs), bugs);
-    Ok((log, report))
+    let state = State::new(sealed, last, spares, next_slot, bugs);
+    Ok((assemble(dir, claim, superblock, state, bugs), report))
 }
 
-fn assemble(dir: Arc<dyn Dir>, superblock: SuperblockFile, state: State, bugs: Bugs) -> Log {
+fn assemble(
+    dir: Arc<dyn Dir>,
+    claim: Claim,
+    superblock: SuperblockFile,
+    state: State,
+    bugs: Bugs,
+) -> Log {
     let Superblock { log, replica, sector_bytes, segment_bytes, .. } = *superblock.current();
     Log {
         dir,
@@ -115,5 +132,8 @@ fn assemble(dir: Arc<dyn Dir>, superblock: SuperblockFile, state: State, bugs: B
         state: Mutex::new(state),
         flushed: Condvar::new(),
         listeners: Mutex::new(Vec::new()),
+        backlog: Arc::default(),
+        ahead: Arc::default(),
+        _claim: claim,
     }
 }

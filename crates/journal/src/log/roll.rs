@@ -1,7 +1,7 @@
 use crate::bugs::SeededBug;
 use crate::format::segment::SegmentHeader;
 use crate::log::Log;
-use crate::log::segment::{Sealing, Segment, SegmentState, slot_name, write_header, write_index};
+use crate::log::segment::{Sealing, Segment, SegmentState, write_header, write_index};
 use crate::table::Table;
 use crate::{JournalError, Position};
 use landfall_blockdev::File;
@@ -74,8 +74,7 @@ impl Log {
         if let Err(error) = write_header(&*file, &header) {
             // Without room the file holds nothing yet; anything else leaves that unknown, and
             // poisons.
-            let _ = self.dir.remove(&name);
-            return Err(self.poison(error));
+            return Err(self.poison(self.give_slot_up(&name, error)));
         }
         if is_new && !self.bugs.has(SeededBug::NameNotSynced) {
             let synced = self.dir.sync().map_err(JournalError::device("sync the directory"));
@@ -93,23 +92,30 @@ impl Log {
     fn take_slot(&self) -> Result<Slot, JournalError> {
         const DOING: &str = "make room for a segment";
         let spare = self.state().spares.pop();
-        let (file, name, is_new) = match spare {
+        let (file, name, is_new) = match spare.or_else(|| self.ahead.take()) {
             Some(name) => (self.dir.open(&name).map_err(JournalError::device(DOING))?, name, false),
             None => {
-                let mut state = self.state();
-                let name = slot_name(state.next_slot);
-                state.next_slot += 1;
-                drop(state);
+                let name = self.next_name();
                 (self.dir.create(&name).map_err(JournalError::device(DOING))?, name, true)
             }
         };
         let reserved = !is_new && file.len().is_ok_and(|length| length == self.segment_bytes);
         if !reserved && let Err(error) = file.allocate(0, self.segment_bytes) {
             // Its name may not be durable: as a spare it would be taken without syncing that.
-            let _ = self.dir.remove(&name);
-            return Err(JournalError::device(DOING)(error));
+            return Err(self.give_slot_up(&name, JournalError::device(DOING)(error)));
         }
         Ok(Slot { file, name, is_new })
+    }
+
+    /// Removes a file that could not become a segment, durably: were its header on the disk in
+    /// spite of the error, and its name back after a power cut, two files would claim one sequence
+    /// number. Returns `error`, or the worse one that this met.
+    fn give_slot_up(&self, name: &str, error: JournalError) -> JournalError {
+        const DOING: &str = "remove an unused segment";
+        match self.dir.remove(name).and_then(|()| self.dir.sync()) {
+            Ok(()) => error,
+            Err(source) => JournalError::Device { doing: DOING, source },
+        }
     }
 
     /// [`SeededBug::RollBeforeFlush`].

@@ -4,6 +4,7 @@ use crate::bugs::{Bugs, SeededBug};
 use crate::format::align_up;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX};
+use crate::log::backlog::Frame;
 use crate::log::cursor::{Cursor, Place, Producers};
 use crate::log::sealed::{Sealed, Tables};
 use crate::log::segment::{Segment, SegmentState};
@@ -18,16 +19,6 @@ use std::sync::Arc;
 const POOL_BYTES_MAX: usize = 3 << 20;
 /// Least size of a new buffer.
 const BUFFER_BYTES_MIN: usize = 16 << 10;
-
-/// A frame in memory that is complete and not written yet.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    /// Bytes from the segment's start.
-    pub(crate) offset: u64,
-    pub(crate) bytes: AlignedBuf,
-    /// The position after it.
-    pub(crate) position: Position,
-}
 
 /// A frame in memory that still takes records.
 #[derive(Debug)]
@@ -54,7 +45,7 @@ pub(crate) struct State {
     open: Option<OpenFrame>,
     /// Complete frames of the last segment that are not written, oldest first.
     pub(crate) pending: VecDeque<Arc<Frame>>,
-    /// Bytes in `open` and `pending`.
+    /// Bytes in `pending`, and about what `open` takes.
     pub(crate) pending_bytes: u64,
     /// What is written, though perhaps not durable.
     pub(crate) written: Position,
@@ -62,6 +53,10 @@ pub(crate) struct State {
     /// A thread is writing frames, and perhaps syncing.
     pub(crate) flushing: bool,
     pub(crate) poisoned: bool,
+    /// Threads that wait for a flush to end.
+    pub(crate) waiters: usize,
+    /// Syncs since the last segment began.
+    pub(crate) syncs: u64,
     /// Segment files that hold nothing.
     pub(crate) spares: Vec<String>,
     pub(crate) next_slot: u32,
@@ -92,6 +87,8 @@ impl State {
             durable,
             flushing: false,
             poisoned: false,
+            waiters: 0,
+            syncs: 0,
             spares,
             next_slot,
             pool: Vec::new(),
@@ -246,8 +243,10 @@ impl State {
         };
         bytes[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         self.cursor.close_frame();
+        // What was counted record by record had no padding.
+        self.pending_bytes += padded - end as u64;
         self.last_mut().end = offset + padded;
-        self.pending.push_back(Arc::new(Frame { offset, bytes, position }));
+        self.pending.push_back(Arc::new(Frame::new(offset, bytes, position)));
     }
 
     /// A payload that is still in memory only.
@@ -267,10 +266,12 @@ impl State {
         bytes.get(at..at + length)
     }
 
-    /// The oldest `count` pending frames are written.
-    pub(crate) fn frames_written(&mut self, count: usize) {
-        for frame in self.pending.drain(..count) {
+    /// Forgets the frames that are written, up to the first one that is not.
+    pub(crate) fn reap(&mut self) {
+        while self.pending.front().is_some_and(|frame| frame.is_written()) {
+            let Some(frame) = self.pending.pop_front() else { return };
             self.written = frame.position;
+            self.pending_bytes -= frame.bytes.len() as u64;
             if let Some(Frame { bytes, .. }) = Arc::into_inner(frame)
                 && self.pool_bytes + bytes.capacity() <= POOL_BYTES_MAX
             {
@@ -278,14 +279,19 @@ impl State {
                 self.pool.push(bytes);
             }
         }
-        let open = self.open.as_ref().map_or(0, |open| open.bytes.len());
-        let pending: usize = self.pending.iter().map(|frame| frame.bytes.len()).sum();
-        self.pending_bytes = (open + pending) as u64;
+    }
+
+    /// Complete frames that nobody writes, and their bytes.
+    pub(crate) fn waiting(&self) -> (Vec<Arc<Frame>>, u64) {
+        let waiting: Vec<_> = self.pending.iter().filter(|f| f.waits()).cloned().collect();
+        let bytes = waiting.iter().map(|frame| frame.bytes.len() as u64).sum();
+        (waiting, bytes)
     }
 
     /// A new last segment, empty.
     pub(crate) fn push_segment(&mut self, segment: Segment) {
         debug_assert!(self.open.is_none() && self.pending.is_empty());
+        self.syncs = 0;
         self.cursor = cursor_for(&segment);
         let (sealed, table) = Sealed::of(std::mem::replace(&mut self.last, segment));
         // Senders and followers are about here.

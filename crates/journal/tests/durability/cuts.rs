@@ -1,7 +1,7 @@
 //! Power cuts (fault F2, promises P2 to P4).
 
 use crate::model::{Step, World, random_steps};
-use Step::{Append, Close, Flush, Reopen, TrimBefore};
+use Step::{Append, Close, Flush, Prepare, Reopen, TrimBefore, WriteSome};
 use landfall_blockdev::sim::{CutOptions, CutStat, for_each_power_cut};
 use landfall_testkit::{Rng, seed};
 
@@ -118,6 +118,29 @@ fn scripted_workloads_keep_their_promises() {
         ),
         ("reopen", &[Append(3), Reopen, Append(2), Flush, Reopen, Append(2), Flush]),
         ("close", &[Append(3), Close, Append(2), Flush, Close, Close, Append(1), Flush]),
+        (
+            "frames that helpers write in any order",
+            &[
+                Append(2),
+                WriteSome,
+                Append(2),
+                WriteSome,
+                Append(3),
+                WriteSome,
+                Flush,
+                Append(1),
+                WriteSome,
+                Reopen,
+                Append(2),
+                WriteSome,
+                Append(20),
+                Flush,
+            ],
+        ),
+        (
+            "segments that are filled ahead",
+            &[Append(9), Flush, Prepare, Append(12), Flush, Prepare, Reopen, Append(20), Flush],
+        ),
         ("large append over segments", &[Append(60), Flush, TrimBefore(0), Append(60), Flush]),
         (
             "trim and reopen",

@@ -2,7 +2,7 @@
 //! fails once, in every way.
 
 use crate::model::{Step, World, config, epoch};
-use Step::{Append, Close, Flush, Reopen, TrimBefore};
+use Step::{Append, Close, Flush, Prepare, Reopen, TrimBefore, WriteSome};
 use landfall_blockdev::sim::{CutOptions, Fault, FaultPlan, SimMedium, for_each_power_cut};
 use landfall_journal::{JournalError, Log, SeededBug, Stamp, TailVerdict};
 use landfall_types::{Class, DiskIndex, Incarnation, Lsn, Record};
@@ -17,7 +17,10 @@ const WORKLOAD: &[Step] = &[
     Flush,
     Reopen,
     Append(5),
+    WriteSome,
+    Append(1),
     Flush,
+    Prepare,
     TrimBefore(2),
     Append(20),
     Flush,

@@ -19,6 +19,10 @@ pub(crate) enum Step {
     /// So many records in one append.
     Append(u64),
     Flush,
+    /// Helpers have written every other frame, the newest first.
+    WriteSome,
+    /// A segment file is filled before it is needed.
+    Prepare,
     /// Up to this many records behind the tail.
     TrimBefore(u64),
     /// The process dies and opens the log again; no power cut.
@@ -143,6 +147,8 @@ impl World {
                 assert_eq!(durable, self.log().tail());
                 self.promise(Promise::Durable(durable));
             }
+            Step::WriteSome => self.log().write_every_other_frame()?,
+            Step::Prepare => drop(self.log().prepare_segment()?),
             Step::TrimBefore(count) => {
                 let through = Lsn::new(self.log().tail().lsn.get().saturating_sub(count));
                 self.promise(Promise::MayTrim(through));
@@ -289,8 +295,10 @@ impl World {
 /// A random workload.
 pub(crate) fn random_steps(rng: &mut Rng, count: u64) -> Vec<Step> {
     (0..count)
-        .map(|_| match rng.below(12) {
+        .map(|_| match rng.below(14) {
             0..=4 => Step::Append(1 + rng.below(4)),
+            12 => Step::WriteSome,
+            13 => Step::Prepare,
             5..=7 => Step::Flush,
             8 => Step::TrimBefore(rng.below(12)),
             9 => Step::Append(8 + rng.below(20)),
