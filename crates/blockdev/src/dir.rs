@@ -1,4 +1,4 @@
-use crate::DeviceError;
+use crate::{DeviceError, RankNow};
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,6 +76,11 @@ pub trait Dir: Send + Sync + fmt::Debug {
     /// a simulated medium, whose runs must repeat.
     fn takes_background_work(&self) -> bool {
         false
+    }
+    /// The same directory with room by another rank; `None` where room is not handed out by rank.
+    fn ranked(&self, rank: RankNow) -> Option<Arc<dyn Dir>> {
+        let _ = rank;
+        None
     }
 }
 

@@ -27,6 +27,7 @@ mod file_device;
 mod fs_dir;
 mod overlay;
 mod raw;
+mod room;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 
@@ -38,5 +39,6 @@ pub use error::{Action, DeviceError};
 pub use file_device::{FileDevice, OpenMode};
 pub use fs_dir::FsDir;
 pub use overlay::OverlayDir;
+pub use room::{Rank, RankNow, RankedDir, Room};
 
 use error::range_check;

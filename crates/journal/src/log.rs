@@ -29,8 +29,8 @@ mod workers;
 /// What [`Log::on_durable`] takes.
 type Listener = Box<dyn Fn(Position) + Send + Sync>;
 
-/// An open log: the only writer of its directory, which it claims. All methods may be called from any thread; those
-/// that do I/O block.
+/// An open log: the only writer of its directory, which it claims. All methods may be called from
+/// any thread; those that do I/O block.
 ///
 /// # Locks
 /// In this order: `appending` (one append or roll at a time, held across I/O), `superblock` (held
@@ -321,6 +321,12 @@ impl Log {
             self.update_superblock(&mut superblock, |next| next.floor = durable.lsn)?;
         }
         Ok(durable)
+    }
+
+    /// True after a failed write or sync: only another opening, which recovers, goes on from there.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.state().poisoned
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

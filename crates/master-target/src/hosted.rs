@@ -3,9 +3,10 @@
 
 use crate::blocking::blocking;
 use crate::reverse::Reverse;
+use landfall_api_types::ApiError;
 use landfall_repl::Refusal;
 use landfall_types::Lsn;
-use landfall_volume::{DivergenceStatus, Replica};
+use landfall_volume::{DivergenceStatus, Replica, StorageError};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ pub(crate) struct Hosted {
     pub(crate) folding: AtomicBool,
     /// A scrub runs in the background.
     pub(crate) scrubbing: AtomicBool,
+    /// Why it takes no records at present; over with the next one that it takes.
+    stopped: Mutex<Option<ApiError>>,
     /// Divergence never changes once it is entered: looked at once.
     divergence: Mutex<HashMap<String, DivergenceStatus>>,
 }
@@ -60,8 +63,36 @@ impl Hosted {
             reverse: tokio::sync::Mutex::new(None),
             folding: AtomicBool::new(false),
             scrubbing: AtomicBool::new(false),
+            stopped: Mutex::new(None),
             divergence: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Notes whether records can be taken, from the outcome of taking some. Lack of room is an
+    /// alert as long as it lasts: the source waits, and its window grows.
+    pub(crate) fn note(&self, outcome: Result<(), &StorageError>) {
+        let alert = match outcome {
+            Ok(()) => None,
+            Err(error) if error.is_full() => {
+                let id = self.replica.id();
+                Some(crate::errors::storage(error).detail("replica", id))
+            }
+            Err(_) => return,
+        };
+        let mut stopped = lock(&self.stopped);
+        if stopped.is_some() != alert.is_some() {
+            let replica = self.replica.id();
+            match &alert {
+                Some(_) => tracing::error!(%replica, "no room: records are refused"),
+                None => tracing::info!(%replica, "there is room again: records are taken"),
+            }
+        }
+        *stopped = alert;
+    }
+
+    /// Why it takes no records at present.
+    pub(crate) fn stopped(&self) -> Option<ApiError> {
+        lock(&self.stopped).clone()
     }
 
     /// The sessions, after a check that `serial` is the newest's.

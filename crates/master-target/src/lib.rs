@@ -33,6 +33,7 @@ mod hosted;
 mod maintenance;
 mod orders;
 mod pace;
+mod reopening;
 mod report;
 mod retention_volume;
 mod reverse;

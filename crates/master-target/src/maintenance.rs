@@ -7,6 +7,7 @@ use crate::hosted::Hosted;
 use crate::pace::Pace;
 use crate::reverse::wall_time_ns;
 use crate::target::Target;
+use landfall_blockdev::Rank;
 use landfall_volume::{Due, DueCause, FoldError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,9 +36,11 @@ pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
         }
+        target.reopen_failed().await;
+        let give_up_bytes = wanted_back(&target).await;
         for hosted in target.all() {
             let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            fold(&hosted, now_ms, target.options.fold_bytes_per_s, &shutdown).await;
+            fold(&hosted, now_ms, give_up_bytes, target.options.fold_bytes_per_s, &shutdown).await;
         }
         if look % SCRUB_EVERY == 0 {
             target.all().iter().for_each(|hosted| scrub(hosted, &shutdown));
@@ -48,10 +51,39 @@ pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
     }
 }
 
+/// What each replica should give up of its history, in bytes: only where a machine runs from a
+/// branch here and would stop for want of room. Test branches are refused before that, and others'
+/// records after it (trap T-21). Without such a branch a full volume stops the ingest, which says
+/// so, instead of shortening what was promised.
+async fn wanted_back(target: &Arc<Target>) -> u64 {
+    let all = target.all();
+    if !all.iter().any(|hosted| hosted.replica.authority().is_some()) {
+        return 0;
+    }
+    let target = Arc::clone(target);
+    let missing = crate::blocking::blocking(move || {
+        target.vault.room().missing(Rank::History, target.vault.segment_bytes())
+    });
+    match missing.await {
+        Ok(bytes) => bytes.div_ceil(all.len() as u64),
+        Err(error) => {
+            let error = errors::chain(&error);
+            tracing::warn!(error, "the retention volume does not say how much is free");
+            0
+        }
+    }
+}
+
 /// Starts a fold where one is due and none runs. It is not waited for: its pace may keep it for
 /// hours, and the ages of records are noted by every look.
-async fn fold(hosted: &Arc<Hosted>, now_ms: u64, limit: Option<u64>, shutdown: &CancellationToken) {
-    match hosted.with(move |replica| replica.retain(now_ms, 0)).await {
+async fn fold(
+    hosted: &Arc<Hosted>,
+    now_ms: u64,
+    give_up_bytes: u64,
+    limit: Option<u64>,
+    shutdown: &CancellationToken,
+) {
+    match hosted.with(move |replica| replica.retain(now_ms, give_up_bytes)).await {
         Ok(Some(due)) if !hosted.folding.swap(true, Ordering::AcqRel) => {
             let (hosted, shutdown) = (Arc::clone(hosted), shutdown.clone());
             tokio::spawn(async move {

@@ -9,8 +9,8 @@ use landfall_repl::{
     Batch, Durable, HashReply, HashRequest, ImageCopyPosition, ImageData, LogSink,
     ReceiverPosition, Refusal, SessionToken, SourceIdentity,
 };
-use landfall_types::{ByteRange, Lsn};
-use landfall_volume::{Frame, ImagePiece, Standing};
+use landfall_types::{ByteRange, Lsn, ReplicaId};
+use landfall_volume::{Frame, ImagePiece, IngestError, Standing};
 use std::sync::Arc;
 
 /// The replicas of a target as a sink.
@@ -25,7 +25,16 @@ impl Sink {
     }
 
     fn hosted(&self, session: SessionToken) -> Result<Arc<Hosted>, Refusal> {
-        self.0.find(session.replica).ok_or(Refusal::UnknownReplica(session.replica))
+        self.0.find(session.replica).ok_or_else(|| self.missing(session.replica))
+    }
+
+    /// A replica that is here, but can't be opened at present, is not an unknown one: its sender
+    /// has to come again.
+    fn missing(&self, replica: ReplicaId) -> Refusal {
+        match self.0.problem(replica) {
+            Some(problem) => Refusal::Unavailable { reason: problem.to_string() },
+            None => Refusal::UnknownReplica(replica),
+        }
     }
 }
 
@@ -36,7 +45,7 @@ impl LogSink for Sink {
         identity: &SourceIdentity,
     ) -> Result<(SessionToken, ReceiverPosition), Refusal> {
         let replica = identity.replica;
-        let hosted = self.0.find(replica).ok_or(Refusal::UnknownReplica(replica))?;
+        let hosted = self.0.find(replica).ok_or_else(|| self.missing(replica))?;
         let identity = identity.clone();
         let taken = blocking(move || {
             // Under the lock that appends take: when this has it, no batch of the older session is
@@ -65,7 +74,13 @@ impl LogSink for Sink {
                 chain_before: batch.chain_before,
                 records: &batch.records,
             };
-            let tail = hosted.replica.ingest(frame).map_err(|error| refusal(&error))?;
+            let taken = hosted.replica.ingest(frame);
+            match &taken {
+                Ok(_) => hosted.note(Ok(())),
+                Err(IngestError::Storage(error)) => hosted.note(Err(error)),
+                Err(_) => {}
+            }
+            let tail = taken.map_err(|error| refusal(&error))?;
             hosted.received.send_replace(tail.lsn);
             Ok(())
         })
@@ -76,7 +91,11 @@ impl LogSink for Sink {
         let hosted = self.hosted(session)?;
         blocking(move || {
             drop(hosted.session(session.serial)?);
-            let durable = hosted.replica.flush().map_err(|error| refusal(&error.into()))?;
+            let flushed = hosted.replica.flush();
+            if let Err(error) = &flushed {
+                hosted.note(Err(error));
+            }
+            let durable = flushed.map_err(|error| refusal(&error.into()))?;
             hosted.durable.send_if_modified(|known| {
                 let rises = durable.lsn > *known;
                 *known = durable.lsn.max(*known);

@@ -106,14 +106,14 @@ impl Target {
         Ok(target)
     }
 
-    fn note_problem(&self, id: ReplicaId, error: &StorageError) {
+    pub(crate) fn note_problem(&self, id: ReplicaId, error: &StorageError) {
         tracing::error!(replica = %id, error = errors::chain(error), "a replica can't be opened");
         let problem = errors::storage(error).detail("replica", id);
         self.problems.write().unwrap_or_else(PoisonError::into_inner).insert(id, problem);
     }
 
     /// Tries again what could not be opened: a disk may come later than the master target.
-    pub(crate) async fn retry_problems(self: &Arc<Self>) {
+    pub async fn retry_problems(self: &Arc<Self>) {
         let ids: Vec<ReplicaId> =
             self.problems.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         for id in ids {
@@ -158,8 +158,20 @@ impl Target {
         self.hosted.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// What keeps a replica from being opened.
+    pub(crate) fn problem(&self, id: ReplicaId) -> Option<ApiError> {
+        self.problems.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     pub(crate) fn problems(&self) -> Vec<ApiError> {
-        self.problems.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let shut: Vec<ApiError> = self
+            .problems
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
+        shut.into_iter().chain(self.all().iter().filter_map(|hosted| hosted.stopped())).collect()
     }
 
     /// Tells by which host and port the disks can be reached over TCP. Once; later calls change

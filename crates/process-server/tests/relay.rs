@@ -140,6 +140,13 @@ impl Rig {
                 }
             }
         }
+        // A process that has ended holds no spool; in this one the former relay has to be let go.
+        let elsewhere = TempDir::new().expect("temp dir");
+        let other = open(&elsewhere, &self.relay_tls, CACHE_BYTES).await;
+        let former = Arc::downgrade(&std::mem::replace(&mut self.relay, other));
+        while former.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
         self.relay = open(&self.dir, &self.relay_tls, CACHE_BYTES).await;
         let listening =
             Listening::at(self.upstream_address, &self.relay_tls, Arc::clone(&self.relay) as _);

@@ -73,6 +73,7 @@ mod images;
 mod index;
 mod line;
 mod medium;
+mod ranks;
 mod replica;
 mod retention;
 mod store;

@@ -101,9 +101,21 @@ impl Line {
     }
 
     /// Appends what was checked, and follows it. The append lock is held.
+    ///
+    /// An append that needs more than one segment can fail after a part of it was taken: that part
+    /// is in the log, will be flushed and sent, and so is followed here too. Were it not, reads
+    /// would show what was there before records that the next sender is told to leave out.
     fn append_locked(&self, stamp: Stamp, records: &[Record]) -> Result<(), StorageError> {
+        let appended = self.log.append(stamp, records);
+        let tail = self.log.tail().lsn;
+        let taken = records.partition_point(|record| record.header.lsn <= tail);
+        let followed = self.follow(&records[..taken]);
+        appended?;
+        followed
+    }
+
+    fn follow(&self, records: &[Record]) -> Result<(), StorageError> {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
-        self.log.append(stamp, records)?;
         let (first, last) = (first.header.lsn, last.header.lsn);
         // Where their payloads stand, only the log knows.
         self.index.follow(&self.log.entries(first.prev(), last)?);

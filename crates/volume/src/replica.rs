@@ -5,6 +5,7 @@ mod compare;
 mod core;
 mod first_copy;
 mod fold;
+mod health;
 mod indexes;
 mod ingest;
 mod points;
@@ -37,12 +38,13 @@ use crate::images::Images;
 use crate::index::{IndexOptions, IndexPool, LogIndex};
 use crate::line::{AppliedLog, BranchLog, Line};
 use crate::medium::Medium;
+use crate::ranks::Ranks;
 use crate::replica::retain::Keeper;
 use crate::store::{Found, Store};
 use crate::sums::Sums;
 use crate::sync::{lock, read, write};
 use crate::tree::LogNode;
-use landfall_blockdev::Dir;
+use landfall_blockdev::{Dir, Rank};
 use landfall_journal::{Log, LogConfig, Stamp};
 use landfall_types::{
     BranchId, Chain, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId, ReplicaId,
@@ -172,7 +174,7 @@ impl Replica {
             base_chain: config.base_chain,
             segment_bytes: config.segment_bytes,
         };
-        make_log(&*dir, log_config)?;
+        make_log(&*dir, log_config, &Ranks::default(), Rank::Ingest)?;
         let segment_bytes = config.segment_bytes;
         let store = Store::create(&*dir, first_body(config, log))?;
         let replica = Self::assemble(dir, images, segment_bytes, store, pool)?;
@@ -227,7 +229,8 @@ impl Replica {
         medium.floor.raise(body.floor());
         let mut core = Core { store, logs: BTreeMap::new(), parked: None };
         for node in body.logs.iter().filter(|node| !node.dropped) {
-            match open_log(&*dir, node.log).and_then(|log| core.add_log(&medium, log, &dir)) {
+            let opened = open_log(&*dir, node.log, core.store.ranks());
+            match opened.and_then(|log| core.add_log(&medium, log, &dir)) {
                 Ok(()) => {}
                 // A test branch or divergence that can't be had must not keep the replica from its
                 // work.
@@ -394,17 +397,23 @@ fn log_dir(log: LogId) -> String {
     format!("log-{log}")
 }
 
-fn make_log(dir: &dyn Dir, config: LogConfig) -> Result<Log, StorageError> {
+/// `rank` holds until the superblock names the log.
+fn make_log(
+    dir: &dyn Dir,
+    config: LogConfig,
+    ranks: &Ranks,
+    rank: Rank,
+) -> Result<Log, StorageError> {
     let name = log_dir(config.log);
     let sub = dir.subdir(&name).map_err(StorageError::device("create a log's directory"))?;
-    let log = Log::create(sub, config)?;
+    let log = Log::create(ranks.dir(sub, config.log, rank), config)?;
     dir.sync().map_err(StorageError::device("sync the replica's directory"))?;
     Ok(log)
 }
 
-fn open_log(dir: &dyn Dir, log: LogId) -> Result<Log, StorageError> {
+fn open_log(dir: &dyn Dir, log: LogId, ranks: &Ranks) -> Result<Log, StorageError> {
     let sub = dir.subdir(&log_dir(log)).map_err(StorageError::device("open a log's directory"))?;
-    let (log, report) = Log::open(sub)?;
+    let (log, report) = Log::open(ranks.dir(sub, log, Rank::History))?;
     tracing::debug!(?report, "log opened");
     Ok(log)
 }

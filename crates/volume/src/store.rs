@@ -4,6 +4,7 @@
 use crate::body::Body;
 use crate::error::StorageError;
 use crate::frame::{FRAME_BODY_BYTES_MAX, FrameError, seal, unseal};
+use crate::ranks::Ranks;
 use landfall_blockdev::{Dir, File};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub(crate) struct Store {
     files: Vec<Arc<dyn File>>,
     sequence: u64,
     body: Body,
+    ranks: Ranks,
     /// A write has failed: what is on disk is not known, so nothing may be decided on `body` any
     /// more.
     poisoned: bool,
@@ -45,7 +47,13 @@ impl Store {
         for copy in 0..COPIES {
             files.push(dir.create(&name(copy)).map_err(StorageError::device("create superblock"))?);
         }
-        let mut store = Self { files, sequence: 0, body: body.clone(), poisoned: false };
+        let mut store = Self {
+            files,
+            sequence: 0,
+            ranks: Ranks::of(&body),
+            body: body.clone(),
+            poisoned: false,
+        };
         store.write(body)?;
         // The names first, then the sign: a cut between the two leaves an unfinished replica, which
         // is removed; the other way round it could leave a sign without a superblock, and a new
@@ -74,7 +82,7 @@ impl Store {
             files.push(open.map_err(StorageError::device("open superblock"))?);
         }
         let (sequence, body) = newest(&files)?;
-        let mut store = Self { files, sequence, body, poisoned: false };
+        let mut store = Self { files, sequence, ranks: Ranks::of(&body), body, poisoned: false };
         store.repair()?;
         dir.sync().map_err(StorageError::device("sync the replica's directory"))?;
         Ok(Found::Replica(Box::new(store)))
@@ -96,6 +104,11 @@ impl Store {
         if self.poisoned { Err(StorageError::Poisoned) } else { Ok(&self.body) }
     }
 
+    /// The rank of each log, which follows every version.
+    pub(crate) const fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
     /// Makes a new version durable.
     pub(crate) fn write(&mut self, body: Body) -> Result<(), StorageError> {
         if self.poisoned {
@@ -106,7 +119,9 @@ impl Store {
         let bytes = sealed(self.sequence + 1, &body)?;
         self.sequence += 1;
         self.body = body;
-        self.put(&bytes)
+        self.put(&bytes)?;
+        self.ranks.follow(&self.body);
+        Ok(())
     }
 
     /// Both copies of this version again: one may have been lost to a cut or to rot, and what was

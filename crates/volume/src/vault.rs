@@ -8,7 +8,7 @@ use crate::images::Images;
 use crate::index::{IndexOptions, IndexPool};
 use crate::replica::{Replica, ReplicaConfig};
 use crate::store::{Found, Store};
-use landfall_blockdev::Dir;
+use landfall_blockdev::{DeviceError, Dir, Rank, RankedDir, Room};
 use landfall_types::{Epoch, Lsn, MachineId, ReplicaId};
 use std::sync::Arc;
 
@@ -41,7 +41,11 @@ pub struct Vault {
     images: Arc<dyn Images>,
     segment_bytes: u64,
     pool: Arc<IndexPool>,
+    room: Arc<Room>,
 }
+
+/// Segments that the reserve for branches with authority holds.
+const RESERVE_SEGMENTS: u64 = 4;
 
 impl Vault {
     /// Opens a vault; an empty directory becomes one.
@@ -80,7 +84,8 @@ impl Vault {
         } else {
             Self::make(&*dir)?;
         }
-        Ok(Self { dir, images, segment_bytes, pool: IndexPool::new(index) })
+        let room = Room::new(Arc::clone(&dir), RESERVE_SEGMENTS.saturating_mul(segment_bytes));
+        Ok(Self { dir, images, segment_bytes, pool: IndexPool::new(index), room })
     }
 
     /// The caches that its replicas share.
@@ -164,12 +169,31 @@ impl Vault {
             self.remove(id)?;
         }
         let device = || StorageError::device("create a replica's directory");
-        let dir = self.dir.subdir(&replica_dir(id)).map_err(device())?;
+        let dir = self.replica_dir(id).map_err(device())?;
         let config = ReplicaConfig { segment_bytes: self.segment_bytes, ..config };
         let replica =
             Replica::create_with(dir, Arc::clone(&self.images), config, Arc::clone(&self.pool))?;
         self.dir.sync().map_err(device())?;
         Ok(replica)
+    }
+
+    /// A replica's directory, in which room is handed out by rank.
+    fn replica_dir(&self, id: ReplicaId) -> Result<Arc<dyn Dir>, DeviceError> {
+        let inner = self.dir.subdir(&replica_dir(id))?;
+        // Logs say who they are; the rest is small.
+        Ok(RankedDir::new(inner, Arc::clone(&self.room), Arc::new(|| Rank::Authority)))
+    }
+
+    /// Who gets how much of the volume's room (trap T-21).
+    #[must_use]
+    pub const fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Size of the segments in which logs take room, in bytes.
+    #[must_use]
+    pub const fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// Opens a replica; `None` when its making never ended.
@@ -181,7 +205,7 @@ impl Vault {
             return Err(StorageError::UnknownReplica(id));
         }
         let device = StorageError::device("open a replica's directory");
-        let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
+        let dir = self.replica_dir(id).map_err(device)?;
         let (images, pool) = (Arc::clone(&self.images), Arc::clone(&self.pool));
         Replica::open_with(dir, images, self.segment_bytes, pool)
     }

@@ -125,8 +125,9 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Fills the log's space and frees it, twice, so that every segment is one that was used before: a
-    /// master target writes over recycled segments all day, and its first minutes are no measure.
+    /// Fills the log's space and frees it, twice, so that every segment is one that was used
+    /// before: a master target writes over recycled segments all day, and its first minutes are no
+    /// measure.
     fn go_round(&mut self) -> Result<()> {
         let shape = Shape { record_bytes: 256 << 10, group: 64, time: Duration::ZERO };
         let groups = SPACE_BYTES / shape.group_bytes() as u64;

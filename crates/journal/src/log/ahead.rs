@@ -83,8 +83,8 @@ impl Ahead {
 
 impl Log {
     /// Makes a segment file ready whose space is written, unless there is one. True when it made
-    /// one. A log on a real disk does this by itself where it pays; this is for tests, and for whoever
-    /// knows better.
+    /// one. A log on a real disk does this by itself where it pays; this is for tests, and for
+    /// whoever knows better.
     ///
     /// # Errors
     /// [`JournalError::Full`], storage errors; the log goes on without.

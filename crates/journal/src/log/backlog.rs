@@ -74,7 +74,8 @@ impl Backlog {
     /// Writes those of the frames that nobody has claimed. Frames without a gap between them become
     /// one request.
     ///
-    /// When it fails, the frames wait again: the same bytes go to the same place when there is room.
+    /// When it fails, the frames wait again: the same bytes go to the same place when there is
+    /// room.
     pub(crate) fn write(&self, file: &dyn File, frames: &[Arc<Frame>]) -> Result<(), JournalError> {
         let mut result = Ok(());
         let mut number = 0;

@@ -59,7 +59,7 @@ impl Site {
         Self::open_in(dir, tls.clone()).await
     }
 
-    async fn open_in(dir: TempDir, tls: MemberTls) -> Self {
+    pub async fn open_in(dir: TempDir, tls: MemberTls) -> Self {
         let state = dir.path().join("state");
         std::fs::create_dir_all(&state).expect("made");
         let mut options = TargetOptions::new(state, dir.path().join("retention"));
@@ -83,8 +83,14 @@ impl Site {
         self.target.nbd().shutdown().await;
         self.nbd = None;
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("temp dir"));
-        let spare = Self::open_in(dir, self.tls.clone()).await;
-        *self = spare;
+        // The old one has ended when nothing holds it: until then its logs are claimed.
+        let other = Self::open(&self.tls).await;
+        let former = Arc::downgrade(&std::mem::replace(self, other).target);
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
+        while former.strong_count() > 0 {
+            interval.tick().await;
+        }
+        *self = Self::open_in(dir, self.tls.clone()).await;
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -236,6 +242,46 @@ impl Machine {
         assert_eq!(position.durable, self.base.plus(self.sent as u64));
         self.session = Some(session);
         session
+    }
+
+    /// After a refusal: the next records go to a new session, which begins where the site says.
+    pub fn hang_up(&mut self) {
+        self.session = None;
+    }
+
+    /// Sends one batch of what is left; `None` where there is nothing.
+    pub async fn try_send(&mut self, site: &Site, count: usize) -> Option<Result<(), Refusal>> {
+        if self.session.is_none() {
+            let opened = site.sink().open(&self.identity()).await;
+            let (session, position) = match opened {
+                Ok(opened) => opened,
+                Err(refusal) => return Some(Err(refusal)),
+            };
+            self.session = Some(session);
+            let durable = (position.durable.get() - self.base.get()) as usize;
+            assert!(durable >= self.sent, "what was acknowledged is there");
+            self.sent = durable;
+        }
+        let end = self.records.len().min(self.sent + count);
+        if end == self.sent {
+            return None;
+        }
+        let session = self.session.expect("just opened");
+        let batch = Batch {
+            epoch: self.lineage.epoch(),
+            incarnation: self.incarnation,
+            chain_before: self.chains[self.sent],
+            source_position: 0,
+            records: self.records[self.sent..end].to_vec(),
+        };
+        let sent = match site.sink().append(session, batch).await {
+            Ok(()) => site.sink().flush(session).await.map(drop),
+            Err(refusal) => Err(refusal),
+        };
+        if sent.is_ok() {
+            self.sent = end;
+        }
+        Some(sent)
     }
 
     pub async fn send(&mut self, site: &Site) {

@@ -11,7 +11,7 @@ use crate::sync::{lock, read, write};
 use crate::timeline::PointSelector;
 use crate::tree::{self, LogNode};
 use bytes::Bytes;
-use landfall_blockdev::DeviceError;
+use landfall_blockdev::{DeviceError, Rank};
 use landfall_journal::{Log, LogConfig, Position};
 use landfall_types::{
     BranchId, ByteRange, Control, DiskGeometry, DiskIndex, Epoch, Lineage, LogId, Lsn,
@@ -412,7 +412,9 @@ impl Replica {
             base_chain: at_fork.chain,
             segment_bytes: self.segment_bytes,
         };
-        core.add_log(&self.medium, make_log(&*self.dir, config)?, &self.dir)?;
+        let rank = if lineage.is_some() { Rank::Authority } else { Rank::Trial };
+        let made = make_log(&*self.dir, config, core.store.ranks(), rank)?;
+        core.add_log(&self.medium, made, &self.dir)?;
         body.logs.push(LogNode { log, parent: Some(body.log), fork, dropped: false });
         let scene = core.scene(&self.medium, body, log, None)?;
         let index = self.medium.index(core.log(log)?.1)?;

@@ -48,7 +48,8 @@ impl Replica {
         match body.role {
             Role::Frozen => {}
             Role::Replicating => {
-                self.line().log.flush()?;
+                // Nothing is appended for now: were its end to rot, that would be known as damage.
+                self.line().log.close()?;
                 body.role = Role::Frozen;
                 core.store.write(body)?;
                 *receiving = None;
@@ -257,7 +258,7 @@ impl Replica {
             crate::error::ContentError::Storage(source) => RoleError::Storage(source),
             _ => RoleError::NoAuthority,
         })?;
-        Ok(self.line().log.flush()?)
+        Ok(self.line().log.close()?)
     }
 
     /// Gives a demotion up, before anything was promoted elsewhere: the branch may be written again
