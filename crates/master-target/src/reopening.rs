@@ -3,7 +3,7 @@
 //! sender is told to come again, and the report has a problem.
 
 use crate::errors;
-use crate::exports::export_name;
+use crate::export_name::export_name;
 use crate::hosted::{Hosted, lock};
 use crate::target::Target;
 use landfall_volume::StorageError;
