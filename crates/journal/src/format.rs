@@ -32,6 +32,12 @@ pub(crate) enum NotOurs {
     Version(u16),
 }
 
+/// Whether an LSN can be one: at a record each nanosecond a log gets here after 292 years. Behind
+/// it the next LSN would overflow, and only a damaged or forged structure says so.
+pub(crate) const fn plausible(lsn: landfall_types::Lsn) -> bool {
+    lsn.get() < 1 << 63
+}
+
 /// `length` rounded up to whole sectors.
 pub(crate) const fn align_up(length: u64, sector_bytes: u32) -> u64 {
     length.next_multiple_of(sector_bytes as u64)

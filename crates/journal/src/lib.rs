@@ -25,10 +25,13 @@
 mod bugs;
 mod error;
 mod format;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 pub mod inspect;
 mod limits;
 mod log;
 mod recovery;
+pub mod salvage;
 mod superblock_file;
 mod table;
 mod types;

@@ -1,5 +1,5 @@
-use crate::format::VERSION;
 use crate::format::codec::{Reader, Writer};
+use crate::format::{VERSION, plausible};
 use crate::limits::FRAME_RECORDS_MAX;
 use landfall_types::{Chain, Epoch, HEADER_BYTES, Incarnation, Lsn, RecordHeader};
 
@@ -101,7 +101,8 @@ impl FrameHeader {
         let sane = version == VERSION
             && (1..=FRAME_RECORDS_MAX).contains(&(records as usize))
             && header.first > Lsn::ZERO
-            && header.first.get().checked_add(u64::from(records)).is_some();
+            && plausible(header.first)
+            && plausible(header.floor);
         sane.then_some(header)
     }
 

@@ -1,7 +1,7 @@
 use crate::Position;
 use crate::format::codec::{Reader, Writer};
 use crate::format::superblock::check_block;
-use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT, NotOurs, VERSION};
+use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT, NotOurs, VERSION, plausible};
 use landfall_types::LogId;
 
 const MAGIC: &[u8; 8] = b"LFLOGSEG";
@@ -45,7 +45,7 @@ impl SegmentHeader {
     pub(crate) fn decode(block: &[u8; BLOCK_BYTES]) -> Result<Self, NotOurs> {
         check_block(block, MAGIC)?;
         let mut reader = Reader::new(&block[12..]);
-        Ok(Self {
+        let header = Self {
             sector_bytes: reader.u32(),
             log: LogId::from_bytes(reader.array()),
             sequence: reader.u64(),
@@ -57,7 +57,9 @@ impl SegmentHeader {
                 incarnation: reader.incarnation(),
                 source_position: reader.u64(),
             },
-        })
+        };
+        let sane = matches!(header.sector_bytes, 512 | 4096) && plausible(header.base.lsn);
+        if sane { Ok(header) } else { Err(NotOurs::Invalid) }
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::format::codec::{Reader, Writer, is_blank};
-use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT, NotOurs, VERSION};
+use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT, NotOurs, VERSION, plausible};
 use landfall_types::{Chain, Epoch, LogId, Lsn, ReplicaId};
 
 /// Name of the file that holds both copies.
@@ -70,6 +70,8 @@ impl Superblock {
             floor: reader.lsn(),
         };
         let sane = matches!(superblock.sector_bytes, 512 | 4096)
+            && plausible(superblock.base)
+            && plausible(superblock.floor)
             && crate::limits::segment_bytes(superblock.segment_bytes, superblock.sector_bytes)
                 .is_ok();
         if sane { Ok(superblock) } else { Err(NotOurs::Invalid) }

@@ -45,7 +45,7 @@ fn superblock(rng: &mut Rng) -> Superblock {
         first_segment: rng.next_u64(),
         base: base.lsn,
         base_chain: base.chain,
-        floor: Lsn::new(rng.next_u64()),
+        floor: Lsn::new(rng.next_u64() >> 1),
     }
 }
 

@@ -9,3 +9,4 @@ mod cuts;
 mod faults;
 mod model;
 mod rot;
+mod salvage;
