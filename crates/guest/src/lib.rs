@@ -11,7 +11,7 @@
 //! let spec = Spec::new(kernel).program("mkfs.ext4").disk(Disk::blank("data", 64 << 20));
 //! let mut guest = Guest::boot(spec)?;
 //! guest.run("mkfs.ext4 -q $(disk data) && mount $(disk data) /mnt && echo hello > /mnt/file")?;
-//! guest.cut_power()?;
+//! guest.cut_power();
 //! guest.start()?;
 //! # Ok::<(), landfall_guest::GuestError>(())
 //! ```

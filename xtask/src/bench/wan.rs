@@ -177,7 +177,9 @@ impl Crossing {
 fn one_stream(before: &[Write], writes: &[Write]) -> Result<u64> {
     let length = |writes: &mut dyn Iterator<Item = &Write>| -> Result<u64> {
         let mut stream = zstd::stream::Encoder::new(Vec::new(), PEER_LEVEL)?;
-        writes.try_for_each(|write| stream.write_all(&write.data))?;
+        for write in writes {
+            stream.write_all(&write.data)?;
+        }
         Ok(stream.finish()?.len() as u64)
     };
     let whole = length(&mut before.iter().chain(writes))?;
