@@ -201,7 +201,7 @@ pub(crate) fn excluded(options: &Options, disk: DiskIndex) -> impl Iterator<Item
 
 /// What a target is recognized by, beside its number and sequence.
 pub(crate) fn size_and_index(index: DiskIndex, disk: &Disk) -> u64 {
-    disk.geometry.size_bytes / 512 | u64::from(index.0) << 48
+    (disk.geometry.size_bytes / 512) | (u64::from(index.0) << 48)
 }
 
 fn map_of(object: &Object, name: &'static str) -> Result<MapHandle, CaptureError> {

@@ -31,6 +31,9 @@ pub(crate) type AllSums = BTreeMap<DiskIndex, Arc<Sums>>;
 
 type Devices = BTreeMap<DiskIndex, Arc<dyn BlockDevice>>;
 
+/// Log and position of a record, its first byte on the disk, and what it wrote.
+type Payload = (Slot, Lsn, (u64, Bytes));
+
 /// The logs and images of a replica, as far as reading needs them.
 #[derive(Debug)]
 pub(crate) struct Medium {
@@ -41,8 +44,7 @@ pub(crate) struct Medium {
     /// Held for reading while content is read, for writing while the floor rises and logs are
     /// trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
-    /// With each record's first byte on the disk.
-    payloads: Mutex<VecDeque<(Slot, Lsn, (u64, Bytes))>>,
+    payloads: Mutex<VecDeque<Payload>>,
     pub(crate) pool: Arc<IndexPool>,
     /// Records up to here are not looked at: the image has them.
     pub(crate) floor: Arc<Floor>,

@@ -193,7 +193,9 @@ impl Replica {
         // of now (trap T-9).
         for (disk, geometry) in &undo.geometry {
             let kept = body.disks.iter_mut().find(|kept| kept.index == *disk);
-            kept.map(|kept| kept.geometry = *geometry);
+            if let Some(kept) = kept {
+                kept.geometry = *geometry;
+            }
         }
         also(&mut body);
         core.store.write(body.clone())?;
