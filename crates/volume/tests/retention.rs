@@ -145,8 +145,9 @@ fn random_histories_keep_what_the_policy_says() {
                     oracle.named.insert(at);
                 }
                 2 => {
-                    let pinned = oracle.pinned.pop_first();
-                    pinned.map(|(lsn, _)| replica.unpin_point(lsn).expect("unpinned"));
+                    if let Some((lsn, _)) = oracle.pinned.pop_first() {
+                        replica.unpin_point(lsn).expect("unpinned");
+                    }
                 }
                 3 => {
                     replica.save_points();
