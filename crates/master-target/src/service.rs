@@ -6,7 +6,7 @@ use crate::retention_volume::{RetentionUnfit, check_retention_volume, claim_rete
 use crate::reverse::ReverseStarter;
 use crate::sink::Sink;
 use crate::target::{Target, TargetOptions};
-use crate::{errors, maintenance};
+use crate::errors;
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
 use landfall_nbd::ListenError;
@@ -138,7 +138,7 @@ pub async fn run(
     let sink = Arc::new(Sink::new(Arc::clone(&target)));
     let sessions = tokio::spawn(serve_receiver(listener, receiver, sink, shutdown.clone()));
     target.resume_reverse().await;
-    let kept = tokio::spawn(maintenance::run(Arc::clone(&target), shutdown.clone()));
+    let kept = tokio::spawn(Arc::clone(&target).maintain(shutdown.clone()));
     let changed = Arc::new(Notify::new());
     let reports = tokio::spawn(report(
         Arc::clone(&target),
