@@ -1,12 +1,12 @@
 //! The master target as a process: enrolment, listener, exports, orders, reports.
 
 use crate::disks::DiskListener;
+use crate::errors;
 use crate::orders::Handler;
 use crate::retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 use crate::reverse::ReverseStarter;
 use crate::sink::Sink;
 use crate::target::{Target, TargetOptions};
-use crate::errors;
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
 use landfall_nbd::ListenError;

@@ -39,7 +39,9 @@ pub(crate) struct PointsArgs {
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
     /// List what keeps history from expiring instead, and until when
-    #[arg(long, conflicts_with_all = ["from", "to", "kind", "pinned", "named", "corrupt", "after", "limit"])]
+    #[arg(long, conflicts_with_all = [
+        "from", "to", "kind", "pinned", "named", "corrupt", "after", "limit",
+    ])]
     pub(crate) holds: bool,
 }
 

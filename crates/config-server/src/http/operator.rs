@@ -14,9 +14,7 @@ use landfall_api_types::request::{
     ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
     Reprotect, TestCleanUp, TestFailover,
 };
-use landfall_api_types::resource::{
-    DiskClient, Divergence, Job, JobState, Machine, Server,
-};
+use landfall_api_types::resource::{DiskClient, Divergence, Job, JobState, Machine, Server};
 use landfall_api_types::{ApiError, codes};
 use landfall_model::Command;
 use landfall_pki::{PeerIdentity, Role};
