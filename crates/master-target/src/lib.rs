@@ -32,11 +32,8 @@ mod exports;
 mod hosted;
 mod maintenance;
 mod orders;
-<<<<<<< HEAD
 mod pace;
 mod reopening;
-=======
->>>>>>> 1afe047 (docs: pages of new codes, schema 2)
 mod outlook;
 mod pace;
 mod pressure;
