@@ -1,7 +1,7 @@
 //! Room on the retention volume: who gives way is decided by `pressure.rs`, carried out here.
 
 use crate::errors;
-use crate::exports::export_name;
+use crate::export_name::export_name;
 use crate::hosted::Hosted;
 use crate::outlook::Volume;
 use crate::pressure::{Step, Taker, give_way};
