@@ -5,8 +5,8 @@
 use crate::errors;
 use crate::hosted::Hosted;
 use crate::pace::Pace;
-use crate::reverse::wall_time_ns;
 use crate::relief;
+use crate::reverse::wall_time_ns;
 use crate::target::Target;
 use landfall_blockdev::Rank;
 use landfall_volume::{Due, DueCause, FoldError};
