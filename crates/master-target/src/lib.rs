@@ -34,7 +34,6 @@ mod maintenance;
 mod orders;
 mod outlook;
 mod pace;
-mod pace;
 mod pressure;
 mod relief;
 mod reopening;
