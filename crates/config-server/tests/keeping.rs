@@ -208,7 +208,10 @@ async fn jobs_are_listed_page_by_page() {
     let fleet = Fleet::start().await;
     fleet.protect().await;
     for name in ["a", "b", "c"] {
-        let ask = landfall_api_types::request::Mark { name: name.to_owned() };
+        let ask = landfall_api_types::request::Mark {
+            name: name.to_owned(),
+            consistency: Default::default(),
+        };
         fleet.done(fleet.client.mark(MACHINE, &ask).await).await;
     }
     let all = fleet.client.jobs().await.expect("listed");
