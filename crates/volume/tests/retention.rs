@@ -125,6 +125,7 @@ fn random_histories_keep_what_the_policy_says() {
                 }
             }
             producer.send(&replica);
+            let in_force = keep.keep_ms();
             look(&replica, process_ms);
             match rng.below(8) {
                 0 => {
@@ -157,7 +158,7 @@ fn random_histories_keep_what_the_policy_says() {
                 }
                 _ => {}
             }
-            oracle.check(&replica, &producer, keep.keep_ms(), &what);
+            oracle.check(&replica, &producer, in_force, &what);
         }
     }
 }
