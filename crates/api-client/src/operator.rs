@@ -1,3 +1,5 @@
+mod keeping;
+
 use crate::Backoff;
 use crate::error::from_pki;
 use crate::http::{Call, Http, Repeat};
@@ -120,6 +122,20 @@ impl Client {
     /// See [`Client::health`].
     pub async fn jobs(&self) -> Result<Vec<Job>, ApiError> {
         self.get("/v1/jobs").await
+    }
+
+    /// `GET /v1/jobs?before=ID&limit=N`: jobs that are older than `before`, newest first, 1 to
+    /// 1 000.
+    ///
+    /// # Errors
+    /// See [`Client::health`].
+    pub async fn jobs_before(
+        &self,
+        before: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Job>, ApiError> {
+        let before = before.map_or_else(String::new, |id| format!("&before={id}"));
+        self.get(&format!("/v1/jobs?limit={limit}{before}")).await
     }
 
     /// `GET /v1/jobs/{id}`.
@@ -333,25 +349,25 @@ impl Client {
 
 /// `/v1/machines/{name}{rest}` with the name percent-encoded (RFC 3986, section 2.1).
 fn machine_path(name: &str, rest: &str) -> String {
-    named_path("/v1/machines/", name, rest)
+    format!("/v1/machines/{}{rest}", encoded(name))
 }
 
 /// The same for `/v1/servers/`.
 fn server_path(name: &str, rest: &str) -> String {
-    named_path("/v1/servers/", name, rest)
+    format!("/v1/servers/{}{rest}", encoded(name))
 }
 
-fn named_path(place: &str, name: &str, rest: &str) -> String {
-    let mut path = place.to_owned();
-    for byte in name.bytes() {
+fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                path.push(char::from(byte));
+                out.push(char::from(byte));
             }
-            _ => path.push_str(&format!("%{byte:02X}")),
+            _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
-    path + rest
+    out
 }
 
 #[cfg(test)]

@@ -84,6 +84,22 @@ codes! {
     RETENTION_UNFIT = "retention-unfit", 422, Permanent, "give a volume of its own that is not FAT and has room";
     /// No space left on the retention volume.
     RETENTION_FULL = "retention-full", 507, Transient, "make room on the retention volume or shorten retention; ingest goes on by itself";
+    /// At the present rates the history that is asked for will not fit.
+    RETENTION_SHORT = "retention-short", 507, Transient, "give the retention volume more room, raise the limit of size, or ask for a shorter retention (`landfall policy set`)";
+    /// History had to go before its time.
+    RETENTION_SHORTENED = "retention-shortened", 507, Transient, "give the retention volume more room, raise the limit of size, or ask for a shorter retention (`landfall policy set`); history grows back by itself";
+    /// A test branch was thrown away so that the machine that runs from the same volume can write.
+    TEST_BRANCH_DROPPED = "test-branch-dropped", 507, Permanent, "give the retention volume more room, then begin the test anew";
+    /// A pinned point may expire, so that the machine that runs from the same volume can write.
+    POINT_UNPINNED = "point-unpinned", 507, Permanent, "give the retention volume more room, then pin it again if it is still listed";
+    /// The RPO is above the policy's threshold (RQ-RP-9).
+    RPO_EXCEEDED = "rpo-exceeded", 409, Transient, "`landfall status MACHINE` shows what replication waits for";
+    /// No such policy.
+    UNKNOWN_POLICY = "unknown-policy", 404, Permanent, "`landfall policy list` lists the policies";
+    /// Machines are protected with the policy.
+    POLICY_IN_USE = "policy-in-use", 409, Permanent, "assign another policy to its machines first";
+    /// The configuration server's database is older than what the fleet has seen (trap T-17).
+    SERVER_RESTORED = "server-restored", 409, Fenced, "the database was restored from an old copy: wait until every server of the machine has reported, then `landfall status MACHINE` says what is known";
     /// Stored data is not what was written.
     CORRUPT = "corrupt", 500, Corrupt, "points in the named range can't be trusted; choose another point and run a catch-up";
     /// Wrong passphrase.

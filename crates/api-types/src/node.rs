@@ -1,6 +1,7 @@
 //! What roles say to the configuration server: enrolment, reports, results of orders.
 
 use crate::ApiError;
+use crate::alert::Condition;
 use crate::order::{Order, OrderOutcome};
 use crate::resource::{
     Branch, CaptureMode, CatchUp, DiskCapture, Divergence, NodeRole, Point, Progress, Watermarks,
@@ -76,6 +77,9 @@ pub struct Report {
     /// What is wrong.
     #[serde(default)]
     pub problems: Vec<ApiError>,
+    /// What is wrong and how bad it is, with the machine that it is about.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
 }
 
 /// State of an agent.
@@ -190,6 +194,9 @@ pub struct ReplicaReport {
     pub reverse: Option<ReverseReport>,
     /// A running fold.
     pub fold: Option<Progress>,
+    /// What is kept.
+    #[serde(default)]
+    pub retention: Option<crate::retention::RetentionStatus>,
 }
 
 /// The direction towards home, seen from its source.

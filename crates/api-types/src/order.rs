@@ -3,8 +3,10 @@
 
 use crate::request::{Consistency, PointChoice};
 use crate::resource::{Branch, Disk, Divergence, Points};
+use crate::retention::{Hold, Note};
 use landfall_types::{
     BranchId, Chain, DiskGeometry, Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId,
+    RetentionPolicy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +95,29 @@ pub enum Order {
     },
     /// List the recovery points.
     MtPoints {
+        /// Which replica.
+        replica: ReplicaId,
+    },
+    /// What holds for the replica's history from now on.
+    MtPolicy {
+        /// Which replica.
+        replica: ReplicaId,
+        /// Valid: whoever gives the order has checked it.
+        policy: RetentionPolicy,
+    },
+    /// Pin, unpin or name a listed point.
+    MtNote {
+        /// Which replica.
+        replica: ReplicaId,
+        /// A marker's position.
+        lsn: Lsn,
+        /// What to do.
+        note: Note,
+        /// Who asks.
+        by: String,
+    },
+    /// List what keeps history from expiring.
+    MtHolds {
         /// Which replica.
         replica: ReplicaId,
     },
@@ -285,8 +310,8 @@ pub struct MtCreate {
     pub base: Lsn,
     /// See `base`.
     pub base_chain: Chain,
-    /// Seconds of retention.
-    pub retention_s: u64,
+    /// How long what is kept.
+    pub retention: RetentionPolicy,
 }
 
 /// What an inspected disk is like.
@@ -341,6 +366,11 @@ pub enum OrderOutcome {
     },
     /// Of [`Order::MtPoints`].
     Points(Points),
+    /// Of [`Order::MtHolds`].
+    Holds {
+        /// The earliest first.
+        holds: Vec<Hold>,
+    },
     /// Of [`Order::MtTestBranch`], [`Order::MtPromote`], [`Order::MtUndemote`].
     Branch(Branch),
     /// Of [`Order::MtEstimate`].

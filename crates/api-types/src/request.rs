@@ -33,9 +33,9 @@ pub struct Protect {
     /// Milliseconds between crash-consistent markers, 100 to 3 600 000; default 5 000.
     #[serde(default)]
     pub marker_interval_ms: Option<u64>,
-    /// Retention in seconds; default 86 400.
+    /// Name of the policy that holds for it; default `default`.
     #[serde(default)]
-    pub retention_s: Option<u64>,
+    pub policy: Option<String>,
 }
 
 /// `POST /v1/servers/{name}/bandwidth`: limit what a process server uses of its link.

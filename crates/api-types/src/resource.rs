@@ -157,6 +157,9 @@ pub struct Point {
     /// Resolves to data that is not what was written (trap T-20).
     #[serde(default)]
     pub corrupt: bool,
+    /// It does not expire.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// What can be chosen: the listed points and the stretches of LSNs between windows.
@@ -166,6 +169,9 @@ pub struct Points {
     pub points: Vec<Point>,
     /// Every LSN from first to last, both inclusive, is recoverable with `--at-lsn`.
     pub legal: Vec<(Lsn, Lsn)>,
+    /// More points pass the filter: the next page begins after the last one here.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// A branch of a replica.
@@ -304,6 +310,12 @@ pub struct Machine {
     pub journal_records: u64,
     /// Bytes of the journal of the present target.
     pub journal_bytes: u64,
+    /// Name of its policy.
+    #[serde(default)]
+    pub policy: String,
+    /// What is kept at the present target; none before it has reported.
+    #[serde(default)]
+    pub retention: Option<crate::retention::RetentionStatus>,
     /// What happened: newest last ("failed over", "committed", …; RQ-FO-10).
     pub history: Vec<HistoryEntry>,
     /// What is wrong, empty when nothing is.

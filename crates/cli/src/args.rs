@@ -1,11 +1,15 @@
 //! The command line: names, options and help texts; nothing is done here.
 
+mod keeping;
 mod machine;
 mod point;
 mod roles;
 mod values;
 mod vault;
 
+#[cfg(test)]
+pub(crate) use keeping::SizeLimit;
+pub(crate) use keeping::{AlertCommand, PointCommand, PointsArgs, PolicyCommand, PolicyValues};
 pub(crate) use machine::{
     ChangePointArgs, DivergenceArgs, FailoverArgs, JobsArgs, JobsCommand, MachineArgs, MarkArgs,
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
@@ -68,8 +72,17 @@ pub(crate) enum Command {
     DiskClient(DiskClientArgs),
     /// Limit what a process server uses of its link to the next hop
     Bandwidth(BandwidthArgs),
-    /// Show the recovery points of a machine
-    Points(MachineArgs),
+    /// Show the recovery points of a machine, or what keeps them
+    Points(PointsArgs),
+    /// Pin and name recovery points
+    #[command(subcommand)]
+    Point(PointCommand),
+    /// Say how long what is kept
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Show what needs attention
+    #[command(subcommand)]
+    Alert(AlertCommand),
     /// Put a recovery point with a name
     Mark(MarkArgs),
     /// Make a machine's disks of a point available beside running replication; or clean that up

@@ -5,6 +5,7 @@ mod demo;
 mod disk_client;
 mod job;
 mod journal;
+mod keeping;
 mod machine;
 mod point;
 mod roles;
@@ -57,7 +58,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Servers => status::servers(&remote()?).await,
         Command::DiskClient(args) => disk_client::disk_client(&remote()?, &args).await,
         Command::Bandwidth(args) => status::bandwidth(&remote()?, args).await,
-        Command::Points(args) => point::points(&remote()?, &args.machine).await,
+        Command::Points(args) => point::points(&remote()?, args).await,
+        Command::Point(command) => keeping::point(&remote()?, command).await,
+        Command::Policy(command) => keeping::policy(&remote()?, command).await,
+        Command::Alert(command) => keeping::alert(&remote()?, command).await,
         Command::Mark(args) => point::mark(&remote()?, args).await,
         Command::TestFailover(args) => point::test_failover(&remote()?, args).await,
         Command::Failover(args) => point::failover(&remote()?, args).await,

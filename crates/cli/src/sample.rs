@@ -1,6 +1,8 @@
 //! Resources for the tests of this crate, with every field filled.
 
+use landfall_api_types::alert::{Alert, Severity};
 use landfall_api_types::resource::*;
+use landfall_api_types::retention::{Outlook, RetentionStatus};
 use landfall_api_types::{ApiError, codes};
 use landfall_model::MachineState;
 use landfall_types::*;
@@ -140,11 +142,47 @@ pub(crate) fn machine() -> Machine {
         branches: vec![branch()],
         journal_records: 50,
         journal_bytes: 1 << 20,
+        policy: "default".into(),
+        retention: Some(retention()),
         history: vec![HistoryEntry {
             time: UnixNanos(1_800_000_000_000_000_000),
             by: "operator".into(),
             event: "protected".into(),
         }],
         problems: vec![failed()],
+    }
+}
+
+pub(crate) fn retention() -> RetentionStatus {
+    RetentionStatus {
+        policy: RetentionPolicy::default(),
+        listed: 7,
+        thinned: 3,
+        pinned: 1,
+        oldest: Some(Lsn::new(3)),
+        oldest_time: None,
+        history_s: 7_200,
+        used_bytes: 1 << 30,
+        shortened: None,
+        rates: Some([1.0, 2.0, 3.0]),
+        outlook: Outlook::Short,
+        fits_s: 9 * 3_600,
+        left_s: Some(7 * 3_600),
+        volume_free_bytes: 1 << 30,
+        volume_bytes: 4 << 30,
+    }
+}
+
+pub(crate) fn alert() -> Alert {
+    Alert {
+        id: 4,
+        code: "retention-shortened".into(),
+        severity: Severity::Critical,
+        machine: Some("web-1".into()),
+        server: Some("mt".into()),
+        cause: "history is 2 h of 24 h".into(),
+        cure: "give it room".into(),
+        raised: UnixNanos(1_800_000_000_000_000_000),
+        cleared: None,
     }
 }

@@ -143,6 +143,7 @@ impl Node {
                 relays: Vec::new(),
                 replicas: Vec::new(),
                 problems: Vec::new(),
+                conditions: Vec::new(),
             },
             reported: None,
             heard: None,

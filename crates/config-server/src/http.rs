@@ -1,6 +1,7 @@
 //! The REST API: TLS listener, who calls, routes.
 
 mod enroll;
+mod keeping;
 mod listener;
 mod node;
 mod operator;
@@ -48,7 +49,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 fn operators() -> Router<Arc<App>> {
     let machine = Router::new()
         .route("/", get(operator::machine))
-        .route("/points", get(operator::points))
+        .route("/points", get(keeping::points))
+        .route("/points/note", post(keeping::note_point))
+        .route("/holds", get(keeping::holds))
+        .route("/policy", post(keeping::assign_policy))
         .route("/divergence", get(operator::divergence))
         .route("/divergence/discard", post(operator::discard_divergence))
         .route("/test-failover", post(operator::test_failover))
@@ -70,6 +74,12 @@ fn operators() -> Router<Arc<App>> {
         .route("/v1/servers/{name}/bandwidth", post(servers::set_bandwidth))
         .route("/v1/machines", get(operator::machines).post(operator::protect))
         .nest("/v1/machines/{name}", machine)
+        .route("/v1/alerts", get(keeping::alerts))
+        .route("/v1/policies", get(keeping::policies))
+        .route(
+            "/v1/policies/{name}",
+            get(keeping::policy).put(keeping::put_policy).delete(keeping::remove_policy),
+        )
         .route("/v1/jobs", get(operator::jobs))
         .route("/v1/jobs/{id}", get(operator::job))
         .route("/v1/jobs/{id}/retry", post(operator::retry))

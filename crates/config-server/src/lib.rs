@@ -24,6 +24,7 @@
 //!
 //! Start with [`run`], then `jobs`. Not here: replication, which goes on while this server is away.
 
+mod alerts;
 mod app;
 mod bootstrap;
 mod config;
@@ -32,6 +33,7 @@ mod fleet;
 mod http;
 mod jobs;
 mod points;
+mod policies;
 mod reconcile;
 mod record;
 mod run;

@@ -6,14 +6,72 @@ use crate::record::MachineRecord;
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::{Point, Points};
+use landfall_api_types::retention::{Hold, Note, NotePoint, PointFilter};
 use landfall_api_types::{ApiError, codes};
-use landfall_types::UnixNanos;
+use landfall_types::control::MARKER_NAME_BYTES_MAX;
+use landfall_types::{Lsn, UnixNanos};
 
 /// Asks the present target for the recovery points of a machine.
 pub(crate) async fn of_machine(app: &App, machine: &MachineRecord) -> Result<Points, ApiError> {
     let (node, replica) = machine.target();
     match question(app, node, &Order::MtPoints { replica }).await? {
         OrderOutcome::Points(points) => Ok(points),
+        other => {
+            let cause = format!("{} answered something else: {other:?}", app.fleet.name(node));
+            Err(ApiError::new(&codes::NODE_FAILED, cause))
+        }
+    }
+}
+
+/// The points that pass, the oldest first, as many as fit on a page.
+///
+/// # Errors
+/// `bad-request` for a page of nothing.
+pub(crate) fn filtered(all: Points, filter: &PointFilter) -> Result<Points, ApiError> {
+    if filter.limit == Some(0) {
+        return Err(ApiError::new(&codes::BAD_REQUEST, "limit: not above 0"));
+    }
+    let mut points: Vec<Point> =
+        all.points.into_iter().filter(|point| filter.passes(point)).collect();
+    let limit = filter.limit.unwrap_or(usize::MAX);
+    let more = points.len() > limit;
+    points.truncate(limit);
+    Ok(Points { points, more, ..all })
+}
+
+/// Pins, unpins or names a listed point at the present target, and says what it is then.
+pub(crate) async fn note(
+    app: &App,
+    machine: &MachineRecord,
+    ask: NotePoint,
+    by: String,
+) -> Result<Point, ApiError> {
+    if let Note::Name { name: Some(name) } = &ask.note
+        && !(1..=MARKER_NAME_BYTES_MAX).contains(&name.len())
+    {
+        let cause = format!("name: {} bytes, not 1 to {MARKER_NAME_BYTES_MAX}", name.len());
+        return Err(ApiError::new(&codes::BAD_REQUEST, cause));
+    }
+    let all = of_machine(app, machine).await?;
+    let lsn = match choose(&all, &ask.point)? {
+        PointChoice::Lsn(lsn) => lsn,
+        _ => all.points.last().map_or(Lsn::ZERO, |point| point.lsn),
+    };
+    let (node, replica) = machine.target();
+    question(app, node, &Order::MtNote { replica, lsn, note: ask.note, by }).await?;
+    let all = of_machine(app, machine).await?;
+    let noted = all.points.into_iter().find(|point| point.lsn == lsn);
+    // One that is let go can be off the list at once.
+    noted.ok_or_else(|| {
+        ApiError::new(&codes::NO_SUCH_POINT, format!("LSN {lsn} is not listed any more"))
+    })
+}
+
+/// What keeps history from expiring at the present target.
+pub(crate) async fn holds(app: &App, machine: &MachineRecord) -> Result<Vec<Hold>, ApiError> {
+    let (node, replica) = machine.target();
+    match question(app, node, &Order::MtHolds { replica }).await? {
+        OrderOutcome::Holds { holds } => Ok(holds),
         other => {
             let cause = format!("{} answered something else: {other:?}", app.fleet.name(node));
             Err(ApiError::new(&codes::NODE_FAILED, cause))
@@ -92,7 +150,7 @@ fn between_runs(points: &Points, time: UnixNanos) -> Result<&Point, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_types::{Lsn, MarkerKind};
+    use landfall_types::MarkerKind;
 
     fn points(markers: &[(u64, u64, Option<&str>)], legal: &[(u64, u64)]) -> Points {
         let point = |(lsn, time, name): &(u64, u64, Option<&str>)| Point {
@@ -101,11 +159,13 @@ mod tests {
             kind: MarkerKind::CrashConsistent,
             name: name.map(str::to_owned),
             corrupt: false,
+            pinned: false,
         };
         let range = |(from, through): &(u64, u64)| (Lsn::new(*from), Lsn::new(*through));
         Points {
             points: markers.iter().map(point).collect(),
             legal: legal.iter().map(range).collect(),
+            more: false,
         }
     }
 
@@ -135,6 +195,34 @@ mod tests {
         assert_eq!(refused(PointChoice::Time(UnixNanos(99))), "no-such-point");
         let latest = choose(&kept, &PointChoice::Latest).expect("there is one");
         assert_eq!(latest, PointChoice::Latest);
+    }
+
+    #[test]
+    fn a_filter_passes_what_it_says_page_by_page() {
+        let mut kept = points(
+            &[(10, 100, None), (20, 200, Some("a")), (30, 300, Some("b")), (40, 400, None)],
+            &[(5, 50)],
+        );
+        kept.points[3].pinned = true;
+        let page = |filter: PointFilter| {
+            let page = filtered(kept.clone(), &filter).expect("valid");
+            (page.points.iter().map(|point| point.lsn.get()).collect::<Vec<_>>(), page.more)
+        };
+        let all = PointFilter::default();
+        assert_eq!(page(all.clone()), (vec![10, 20, 30, 40], false));
+        assert_eq!(page(PointFilter { limit: Some(2), ..all.clone() }), (vec![10, 20], true));
+        let behind = Some(Lsn::new(20));
+        let next = PointFilter { limit: Some(2), after: behind, ..all.clone() };
+        assert_eq!(page(next), (vec![30, 40], false));
+        assert_eq!(page(PointFilter { named: true, ..all.clone() }).0, [20, 30]);
+        assert_eq!(page(PointFilter { pinned: true, ..all.clone() }).0, [40]);
+        assert_eq!(page(PointFilter { corrupt: true, ..all.clone() }).0, [0; 0]);
+        let between = PointFilter { from: Some(200), to: Some(300), ..all.clone() };
+        assert_eq!(page(between).0, [20, 30]);
+        let app = Some(MarkerKind::ApplicationConsistent);
+        assert_eq!(page(PointFilter { kind: app, ..all.clone() }).0, [0; 0]);
+        let nothing = filtered(kept.clone(), &PointFilter { limit: Some(0), ..all });
+        assert_eq!(nothing.expect_err("refused").code, "bad-request");
     }
 
     #[test]

@@ -6,12 +6,15 @@
 //! * A machine whose home has a durable legal point is no longer *reprotecting*: the job that
 //!   closes it is begun.
 //! * A source of an epoch that is over is fenced as soon as it is in contact (design section 7).
+//! * Every replica keeps what its machine's policy asks for.
+//! * What is wrong has an alert, and nothing else has.
 //! * Answered orders are forgotten after a day.
 
 use crate::ServerError;
 use crate::app::{App, now};
 use crate::jobs::{Kind, give, start_internal};
 use crate::record::MachineRecord;
+use crate::{alerts, policies};
 use landfall_api_types::node::ReplicaReport;
 use landfall_api_types::order::Order;
 use landfall_model::authority::{Authority, Side};
@@ -52,6 +55,7 @@ async fn forget(app: &App) -> Result<(), ServerError> {
     let before = UnixNanos(now().0.saturating_sub(ORDERS_KEPT_NS));
     let mut tx = app.store.begin().await?;
     tx.forget_orders(before).await?;
+    alerts::forget(&mut tx).await?;
     Ok(tx.commit().await?)
 }
 
@@ -62,7 +66,11 @@ async fn look(app: &Arc<App>) -> Result<(), ServerError> {
         machines.push(MachineRecord::load(&mut tx, row).await?);
     }
     drop(tx);
+    alerts::look(app, &machines).await?;
     for machine in machines {
+        if machine.row.state != MachineState::Unprotected {
+            policies::carry_over(app, &machine).await?;
+        }
         fence_returned(app, &machine).await?;
         if machine.row.active_job.is_some() {
             continue;

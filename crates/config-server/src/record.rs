@@ -30,7 +30,8 @@ pub(crate) struct MachineBody {
     pub(crate) disks: Vec<Disk>,
     pub(crate) images: Vec<Option<String>>,
     pub(crate) marker_interval_ms: u64,
-    pub(crate) retention_s: u64,
+    /// Name of its policy.
+    pub(crate) policy: String,
     /// The direction towards home, from reprotect until home is committed.
     pub(crate) reverse: Option<Reverse>,
 }

@@ -12,7 +12,7 @@ use landfall_api_types::resource::{
 use landfall_api_types::{ApiError, codes};
 use landfall_model::{Command, MachineState, accepts, rpo};
 use landfall_store::Tx;
-use landfall_types::{JobId, NodeId};
+use landfall_types::{JobId, MachineId, NodeId};
 
 /// How many lines of history are shown.
 const HISTORY_SHOWN: u32 = 100;
@@ -85,6 +85,8 @@ pub(crate) async fn machine(
         branches: branches(app, machine),
         journal_records: target.map_or(0, |report| report.journal_records),
         journal_bytes: target.map_or(0, |report| report.journal_bytes),
+        policy: machine.body.policy.clone(),
+        retention: target.and_then(|report| report.retention.clone()),
         history: events
             .into_iter()
             .map(|event| HistoryEntry { time: event.time, by: event.by, event: event.event })
@@ -203,6 +205,11 @@ async fn problems(
         problems.extend(app.fleet.get(node).into_iter().flat_map(|node| node.report.problems));
     }
     Ok(problems)
+}
+
+/// A machine's name, also of one that is not protected any more.
+pub(crate) async fn machine_name(tx: &mut Tx, id: MachineId) -> Result<String, ServerError> {
+    Ok(tx.machine(id).await?.name)
 }
 
 /// A job by its ID.

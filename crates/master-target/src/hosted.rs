@@ -10,6 +10,7 @@ use landfall_volume::{DivergenceStatus, Replica, StorageError};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The session that may call.
@@ -43,6 +44,8 @@ pub(crate) struct Hosted {
     pub(crate) scrubbing: AtomicBool,
     /// Why it takes no records at present; over with the next one that it takes.
     stopped: Mutex<Option<ApiError>>,
+    /// When the last marker was put on a served branch, in milliseconds of the process, and where.
+    marker: Mutex<(u64, Lsn)>,
     /// Divergence never changes once it is entered: looked at once.
     divergence: Mutex<HashMap<String, DivergenceStatus>>,
 }
@@ -64,6 +67,7 @@ impl Hosted {
             folding: AtomicBool::new(false),
             scrubbing: AtomicBool::new(false),
             stopped: Mutex::new(None),
+            marker: Mutex::default(),
             divergence: Mutex::new(HashMap::new()),
         }
     }
@@ -114,6 +118,25 @@ impl Hosted {
     pub(crate) fn activity(&self) -> u64 {
         let branch = self.replica.authority().map_or(0, |branch| branch.written_bytes());
         self.received.borrow().get().wrapping_add(branch)
+    }
+
+    /// True when the last marker on a served branch is so long ago; then it counts from now.
+    pub(crate) fn marker_due(&self, now_ms: u64, interval: Duration) -> bool {
+        let mut marker = lock(&self.marker);
+        let due = u128::from(now_ms.saturating_sub(marker.0)) >= interval.as_millis();
+        if due {
+            marker.0 = now_ms;
+        }
+        due
+    }
+
+    /// Where the last marker was put.
+    pub(crate) fn marked(&self) -> Lsn {
+        lock(&self.marker).1
+    }
+
+    pub(crate) fn set_marked(&self, at: Lsn) {
+        lock(&self.marker).1 = at;
     }
 
     /// Divergence with sizes and times.

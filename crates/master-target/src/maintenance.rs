@@ -5,6 +5,7 @@
 use crate::errors;
 use crate::hosted::Hosted;
 use crate::pace::Pace;
+use crate::relief;
 use crate::reverse::wall_time_ns;
 use crate::target::Target;
 use landfall_blockdev::Rank;
@@ -33,14 +34,18 @@ pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for look in 0_u32.. {
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
             _ = interval.tick() => {}
         }
         target.reopen_failed().await;
-        let give_up_bytes = wanted_back(&target).await;
+        let wanted = wanted_back(&target).await;
+        let give_up = target.relieve().await;
         for hosted in target.all() {
             let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            fold(&hosted, now_ms, give_up_bytes, target.options.fold_bytes_per_s, &shutdown).await;
+            relief::mark(&hosted, now_ms).await;
+            let bytes = give_up.get(&hosted.replica.id()).copied().unwrap_or(0).max(wanted);
+            let limit = target.options.fold_bytes_per_s;
+            fold(&hosted, (now_ms, bytes), limit, &shutdown).await;
         }
         if look % SCRUB_EVERY == 0 {
             target.all().iter().for_each(|hosted| scrub(hosted, &shutdown));
@@ -48,6 +53,10 @@ pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
         if look % RETRY_EVERY == 0 {
             target.retry_problems().await;
         }
+    }
+    // So that nothing of anybody's age is forgotten.
+    for hosted in target.all() {
+        hosted.with(landfall_volume::Replica::save_points).await;
     }
 }
 
@@ -78,8 +87,7 @@ async fn wanted_back(target: &Arc<Target>) -> u64 {
 /// hours, and the ages of records are noted by every look.
 async fn fold(
     hosted: &Arc<Hosted>,
-    now_ms: u64,
-    give_up_bytes: u64,
+    (now_ms, give_up_bytes): (u64, u64),
     limit: Option<u64>,
     shutdown: &CancellationToken,
 ) {

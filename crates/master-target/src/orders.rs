@@ -4,6 +4,7 @@
 mod making;
 mod moving;
 mod reading;
+mod retaining;
 
 use crate::errors;
 use crate::hosted::Hosted;
@@ -59,6 +60,9 @@ impl Target {
             Order::MtCreate(create) => self.create(create).await,
             Order::MtRemove { replica, images } => self.remove(replica, images).await,
             Order::MtPoints { replica } => self.points(replica).await,
+            Order::MtPolicy { replica, policy } => self.policy(replica, policy).await,
+            Order::MtNote { replica, lsn, note, by } => self.note(replica, lsn, note, by).await,
+            Order::MtHolds { replica } => self.holds(replica).await,
             Order::MtEstimate { replica } => self.estimate(replica).await,
             Order::MtReverseBase { replica } => self.reverse_base(replica).await,
             Order::MtAwait { replica, lsn, wait_ms } => self.wait_for(replica, lsn, wait_ms).await,

@@ -3,11 +3,14 @@
 use crate::blocking::blocking;
 use crate::export_name::export_name;
 use crate::hosted::{Hosted, lock};
+use crate::outlook;
 use crate::target::Target;
+use landfall_api_types::alert::Condition;
 use landfall_api_types::node::{ReplicaReport, ReplicaRole, Report};
 use landfall_api_types::resource::{self, Progress, Watermarks};
+use landfall_api_types::retention as api;
 use landfall_nbd::unix_uri;
-use landfall_volume::{Branch, Choices, DivergenceStatus, Role};
+use landfall_volume::{Branch, Choices, DivergenceStatus, Hold, HoldKind, Role};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,23 +18,35 @@ impl Target {
     /// The report; looking at divergence that is new may take I/O.
     pub async fn report(self: &Arc<Self>, address: &str) -> Report {
         let mut replicas = Vec::new();
+        let total_rate = self.total_rate();
         for hosted in self.all() {
-            if let Some(report) = replica(self, &hosted).await {
+            if let Some(report) = replica(self, &hosted, total_rate).await {
                 replicas.push(report);
             }
         }
+        let kept = replicas.iter().filter_map(|one| Some((one.machine, one.retention.as_ref()?)));
+        let mut conditions: Vec<Condition> =
+            kept.flat_map(|(machine, kept)| outlook::conditions(machine, kept)).collect();
+        conditions.extend(self.given_way());
+        conditions.extend(self.ingest_condition());
         Report {
             address: Some(address.to_owned()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             replicas,
             problems: self.problems(),
+            conditions,
             ..Report::default()
         }
     }
 }
 
-async fn replica(target: &Arc<Target>, hosted: &Arc<Hosted>) -> Option<ReplicaReport> {
+async fn replica(
+    target: &Arc<Target>,
+    hosted: &Arc<Hosted>,
+    total_rate: f64,
+) -> Option<ReplicaReport> {
     let status = hosted.replica.status().ok()?;
+    let retention = target.retention_status(hosted, &status, total_rate);
     let reverse = hosted.reverse.lock().await.as_ref().map(|reverse| reverse.report());
     let sent = reverse.as_ref().map(|reverse| reverse.sent).unwrap_or_default();
     let branches = hosted.replica.branches();
@@ -63,6 +78,7 @@ async fn replica(target: &Arc<Target>, hosted: &Arc<Hosted>) -> Option<ReplicaRe
             total_bytes: fold.total_bytes,
             ..Progress::default()
         }),
+        retention: Some(retention),
     })
 }
 
@@ -82,19 +98,40 @@ fn api_point(point: landfall_volume::Point) -> resource::Point {
         kind: point.marker.kind,
         name: point.marker.name,
         corrupt: false,
+        pinned: false,
     }
 }
 
 pub(crate) fn api_points(choices: Choices) -> resource::Points {
-    let corrupt = choices.corrupt;
+    let Choices { points, pinned, legal, corrupt } = choices;
     let point = |point: landfall_volume::Point| {
         let rotten = corrupt.iter().any(|(first, last)| (*first..=*last).contains(&point.lsn));
-        resource::Point { corrupt: rotten, ..api_point(point) }
+        let pinned = pinned.contains(&point.lsn);
+        resource::Point { corrupt: rotten, pinned, ..api_point(point) }
     };
-    resource::Points {
-        points: choices.points.into_iter().map(point).collect(),
-        legal: choices.legal,
-    }
+    resource::Points { points: points.into_iter().map(point).collect(), legal, more: false }
+}
+
+/// What keeps history, and until when, in words.
+pub(crate) fn api_hold(hold: Hold) -> api::Hold {
+    let (kind, name, until) = match hold.kind {
+        HoldKind::Pin { by, left_ms } => {
+            let until = left_ms.map_or_else(
+                || "it is unpinned".to_owned(),
+                |ms| format!("{} s of the master target's running time are over", ms / 1_000),
+            );
+            ("pin", by, until)
+        }
+        HoldKind::View => ("view", String::new(), "its reader lets it go".to_owned()),
+        HoldKind::TestBranch(name) => ("test-branch", name, "it is cleaned up".to_owned()),
+        HoldKind::Authority(name) => ("authority", name, "the failover is committed".to_owned()),
+        HoldKind::Divergence(name) => ("divergence", name, "it is discarded".to_owned()),
+        HoldKind::Window => ("window", String::new(), "the catch-up has ended".to_owned()),
+        HoldKind::OldDisks => ("old-disks", String::new(), "it is discarded".to_owned()),
+        HoldKind::Undo => ("undo", String::new(), "home is committed".to_owned()),
+        HoldKind::Sender => ("sender", String::new(), "it has sent them".to_owned()),
+    };
+    api::Hold { kind: kind.to_owned(), name, lsn: hold.lsn, until }
 }
 
 /// A branch with the places where its disks are served.

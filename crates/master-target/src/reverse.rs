@@ -22,7 +22,8 @@ use landfall_api_types::{ApiError, codes};
 use landfall_repl::SenderOptions;
 use landfall_transport::{Limiter, SenderConfig, SenderHandle, run_sender};
 use landfall_types::{
-    Control, Lsn, Marker, MarkerKind, WindowClose, WindowId, WindowMode, WindowOpen, WindowReason,
+    Control, Lsn, Marker, MarkerKind, UnixNanos, WindowClose, WindowId, WindowMode, WindowOpen,
+    WindowReason,
 };
 use landfall_volume::{Branch, ContentError};
 use landfall_wire::Compression;
@@ -70,8 +71,14 @@ pub(crate) fn wall_time_ns() -> u64 {
 }
 
 fn marker() -> Control {
+    marker_at(UnixNanos(wall_time_ns()))
+}
+
+/// A crash-consistent marker: every position of a served branch is one that a power cut could have
+/// left.
+pub(crate) const fn marker_at(now: UnixNanos) -> Control {
     let kind = MarkerKind::CrashConsistent;
-    Control::Marker(Marker { kind, time_unix_ns: wall_time_ns(), name: None, group: None })
+    Control::Marker(Marker { kind, time_unix_ns: now.0, name: None, group: None })
 }
 
 impl Reverse {

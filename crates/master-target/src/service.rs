@@ -1,12 +1,12 @@
 //! The master target as a process: enrolment, listener, exports, orders, reports.
 
 use crate::disks::DiskListener;
+use crate::errors;
 use crate::orders::Handler;
 use crate::retention_volume::{RetentionUnfit, check_retention_volume, claim_retention_volume};
 use crate::reverse::ReverseStarter;
 use crate::sink::Sink;
 use crate::target::{Target, TargetOptions};
-use crate::{errors, maintenance};
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
 use landfall_nbd::ListenError;
@@ -138,7 +138,7 @@ pub async fn run(
     let sink = Arc::new(Sink::new(Arc::clone(&target)));
     let sessions = tokio::spawn(serve_receiver(listener, receiver, sink, shutdown.clone()));
     target.resume_reverse().await;
-    let kept = tokio::spawn(maintenance::run(Arc::clone(&target), shutdown.clone()));
+    let kept = tokio::spawn(Arc::clone(&target).maintain(shutdown.clone()));
     let changed = Arc::new(Notify::new());
     let reports = tokio::spawn(report(
         Arc::clone(&target),

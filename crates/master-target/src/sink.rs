@@ -12,6 +12,7 @@ use landfall_repl::{
 use landfall_types::{ByteRange, Lsn, ReplicaId};
 use landfall_volume::{Frame, ImagePiece, IngestError, Standing};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The replicas of a target as a sink.
 #[derive(Clone)]
@@ -65,6 +66,11 @@ impl LogSink for Sink {
 
     async fn append(&self, session: SessionToken, batch: Batch) -> Result<(), Refusal> {
         let hosted = self.hosted(session)?;
+        if self.0.ingest_stopped.load(Ordering::Relaxed) {
+            // Nothing that was acknowledged is lost, and the sender tries again by itself.
+            let reason = "the retention volume has no more room: a machine runs from it (T-21)";
+            return Err(Refusal::Unavailable { reason: reason.to_owned() });
+        }
         blocking(move || {
             let _newest = hosted.session(session.serial)?;
             let frame = Frame {

@@ -2,8 +2,9 @@
 
 use crate::blocking::blocking;
 use crate::errors;
-use crate::hosted::Hosted;
+use crate::hosted::{Hosted, lock};
 use crate::reverse::ReverseStarter;
+use landfall_api_types::alert::Condition;
 use landfall_api_types::{ApiError, codes};
 use landfall_blockdev::FsDir;
 use landfall_journal::LogConfig;
@@ -12,7 +13,9 @@ use landfall_types::ReplicaId;
 use landfall_volume::{FsImages, StorageError, Vault};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use tokio_util::sync::CancellationToken;
 
 /// Where a target keeps what.
 #[derive(Clone, Debug)]
@@ -53,6 +56,10 @@ pub struct Target {
     nbd: RwLock<Option<Server>>,
     /// Host and port by which clients reach the disks over TCP, once they are served there.
     nbd_tcp: OnceLock<(String, u16)>,
+    /// Nothing is taken from sessions: a machine that runs from this volume needs the room.
+    pub(crate) ingest_stopped: AtomicBool,
+    /// What had to give way since the process began, for the report.
+    given_way: Mutex<Vec<Condition>>,
     /// Makes senders towards home; none in tests that need none.
     pub(crate) starter: Option<ReverseStarter>,
     /// Orders about which replicas there are come one after the other.
@@ -90,6 +97,8 @@ impl Target {
             problems: RwLock::default(),
             nbd: RwLock::default(),
             nbd_tcp: OnceLock::new(),
+            ingest_stopped: AtomicBool::new(false),
+            given_way: Mutex::default(),
             starter,
             making: tokio::sync::Mutex::new(()),
         };
@@ -104,6 +113,11 @@ impl Target {
             }
         }
         Ok(target)
+    }
+
+    /// Does what must always be done and nobody orders, until `shutdown`.
+    pub async fn maintain(self: Arc<Self>, shutdown: CancellationToken) {
+        crate::maintenance::run(self, shutdown).await;
     }
 
     pub(crate) fn note_problem(&self, id: ReplicaId, error: &StorageError) {
@@ -161,6 +175,20 @@ impl Target {
     /// What keeps a replica from being opened.
     pub(crate) fn problem(&self, id: ReplicaId) -> Option<ApiError> {
         self.problems.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn given_way(&self) -> Vec<Condition> {
+        lock(&self.given_way).clone()
+    }
+
+    /// Something of somebody's had to go: told for as long as there may be too little room.
+    pub(crate) fn note_given_way(&self, condition: Condition) {
+        lock(&self.given_way).push(condition);
+    }
+
+    /// There is room again.
+    pub(crate) fn forget_given_way(&self) {
+        lock(&self.given_way).clear();
     }
 
     pub(crate) fn problems(&self) -> Vec<ApiError> {

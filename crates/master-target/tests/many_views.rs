@@ -50,7 +50,7 @@ async fn views_and_branches_stay_what_they_are_while_records_come_and_go() {
     let site = Site::open(&Fleet::new().member(Role::MasterTarget)).await;
     let mut machine = Machine::new();
     let Order::MtCreate(mut create) = machine.create() else { panic!("an order to make it") };
-    create.retention_s = 1;
+    create.retention.keep_s = 1;
     site.order(Order::MtCreate(create)).await;
     machine.first_copy(&site).await;
     let past = Past::default();

@@ -53,13 +53,21 @@ fn row(row: &AnyRow) -> Result<JobRow, StoreError> {
 }
 
 impl Tx {
-    /// The newest jobs, newest first.
+    /// The newest jobs that are older than `before`, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn jobs(&mut self, limit: u32) -> Result<Vec<JobRow>, StoreError> {
-        let order = "ORDER BY created DESC, id DESC LIMIT $1";
+    pub async fn jobs(
+        &mut self,
+        before: Option<&JobRow>,
+        limit: u32,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let order = "WHERE created < $1 OR (created = $1 AND id < $2)
+             ORDER BY created DESC, id DESC LIMIT $3";
+        let created = before.map_or(i64::MAX, |job| signed(job.created.0));
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} {order}")))
+            .bind(created)
+            .bind(before.map(|job| job.id.to_string()).unwrap_or_default())
             .bind(i64::from(limit))
             .fetch_all(&mut *self.inner)
             .await

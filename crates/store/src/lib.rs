@@ -16,6 +16,7 @@
 //!
 //! Start with [`Store::open`], then [`Tx`]. Not here: caching, and any meaning of the bodies.
 
+mod alert;
 mod authority;
 mod error;
 mod event;
@@ -23,12 +24,14 @@ mod job;
 mod machine;
 mod node;
 mod order;
+mod policy;
 mod schema;
 mod store;
 #[cfg(feature = "testing")]
 mod tripwire;
 mod tx;
 
+pub use alert::AlertRow;
 pub use authority::AuthorityRow;
 pub use error::StoreError;
 pub use event::EventRow;
@@ -36,6 +39,7 @@ pub use job::{JobRow, StepRow};
 pub use machine::MachineRow;
 pub use node::NodeRow;
 pub use order::OrderRow;
+pub use policy::PolicyRow;
 pub use store::{Store, StoreOptions};
 #[cfg(feature = "testing")]
 pub use tripwire::Tripwire;

@@ -33,6 +33,11 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE TABLE events (machine TEXT NOT NULL REFERENCES machines(id), position BIGINT NOT NULL,
         time BIGINT NOT NULL, asked_by TEXT NOT NULL, event TEXT NOT NULL,
         PRIMARY KEY (machine, position))",
+], &[
+    "CREATE TABLE policies (name TEXT PRIMARY KEY, generation BIGINT NOT NULL, body TEXT NOT NULL)",
+    "CREATE TABLE alerts (id BIGINT PRIMARY KEY, code TEXT NOT NULL, subject TEXT NOT NULL,
+        raised BIGINT NOT NULL, cleared BIGINT, body TEXT NOT NULL)",
+    "CREATE INDEX alerts_by_cleared ON alerts (cleared)",
 ]];
 
 /// Brings the database to the newest version.

@@ -82,7 +82,7 @@ async fn rows_survive_a_restart_in_a_path_with_odd_characters() {
     assert_eq!(tx.machine_named("db-1").await.expect("find"), Some(machine.clone()));
     assert_eq!(tx.nodes().await.expect("list"), [node]);
     assert_eq!(tx.jobs_in_state("running").await.expect("list"), std::slice::from_ref(&job));
-    assert_eq!(tx.jobs(9).await.expect("list"), std::slice::from_ref(&job));
+    assert_eq!(tx.jobs(None, 9).await.expect("list"), std::slice::from_ref(&job));
     assert_eq!(tx.steps(job.id).await.expect("list"), [step]);
     let events = tx.events(machine.id, 1).await.expect("list");
     assert_eq!(events[0].event, "failed over", "the last ones");

@@ -1,5 +1,5 @@
 use super::point::PointArgs;
-use super::values::{parse_millis, parse_seconds};
+use super::values::parse_millis;
 use clap::{Args, Subcommand};
 use landfall_types::JobId;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ Examples:
   landfall protect web-1 --agent web-1 --process-server ps-home --master-target mt-recovery \\
       --disk /dev/vda --disk /dev/vdb
   landfall protect db-1 --agent db-1 --process-server ps-home --master-target mt-recovery \\
-      --disk /dev/vda --image /dev/vg0/db-1 --marker-interval 2s --retention 72h")]
+      --disk /dev/vda --image /dev/vg0/db-1 --marker-interval 2s --policy databases")]
 pub(crate) struct ProtectArgs {
     /// Name for the machine, unique
     pub(crate) machine: String,
@@ -50,9 +50,9 @@ pub(crate) struct ProtectArgs {
     /// Time between crash-consistent markers [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_millis)]
     pub(crate) marker_interval: Option<u64>,
-    /// How long every write is kept [default: 24h]
-    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
-    pub(crate) retention: Option<u64>,
+    /// Policy that says how long what is kept, see `landfall policy` [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -214,6 +214,12 @@ pub(crate) struct JobsArgs {
     pub(crate) command: Option<JobsCommand>,
     /// Follow this one [default: list all]
     pub(crate) id: Option<JobId>,
+    /// List those older than this one: the last one of the page before
+    #[arg(long, value_name = "JOB", conflicts_with = "id")]
+    pub(crate) before: Option<JobId>,
+    /// List at most so many, the newest first
+    #[arg(long, value_name = "COUNT", default_value_t = 200, conflicts_with = "id")]
+    pub(crate) limit: u32,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -29,7 +29,7 @@ pub(super) async fn jobs(remote: &Remote, args: JobsArgs) -> Result<(), Failure>
             see_to_its_end(remote, job, args.wait.no_wait).await
         }
         (None, None) => {
-            let jobs = remote.client.jobs().await?;
+            let jobs = remote.client.jobs_before(args.before, args.limit).await?;
             output::print(remote.format, &jobs, |jobs| list(jobs));
             Ok(())
         }

@@ -24,7 +24,7 @@ pub(super) async fn protect(remote: &Remote, args: ProtectArgs) -> Result<(), Fa
         disks: args.disks,
         images: args.images,
         marker_interval_ms: args.marker_interval,
-        retention_s: args.retention,
+        policy: args.policy,
     };
     let job = remote.client.protect(&request).await;
     with_its_window(remote, job, args.wait.no_wait, MachineState::Protecting).await

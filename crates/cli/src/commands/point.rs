@@ -1,15 +1,30 @@
 use super::Remote;
 use super::job::see_to_its_end;
-use crate::args::{ChangePointArgs, FailoverArgs, MarkArgs, TestFailoverArgs};
+use super::keeping;
+use crate::args::{ChangePointArgs, FailoverArgs, MarkArgs, PointsArgs, TestFailoverArgs};
 use crate::failure::Failure;
 use crate::output::{self, table, time};
 use landfall_api_types::request::{ChangePoint, Failover, Mark, TestCleanUp, TestFailover};
 use landfall_api_types::resource::Points;
+use landfall_api_types::retention::PointFilter;
 use landfall_types::MarkerKind;
 
 /// `landfall points`.
-pub(super) async fn points(remote: &Remote, machine: &str) -> Result<(), Failure> {
-    let points = remote.client.points(machine).await?;
+pub(super) async fn points(remote: &Remote, args: PointsArgs) -> Result<(), Failure> {
+    if args.holds {
+        return keeping::holds(remote, &args.machine).await;
+    }
+    let filter = PointFilter {
+        from: args.from.map(|time| time.0),
+        to: args.to.map(|time| time.0),
+        kind: args.kind,
+        pinned: args.pinned,
+        corrupt: args.corrupt,
+        named: args.named,
+        after: args.after,
+        limit: args.limit,
+    };
+    let points = remote.client.points_that(&args.machine, &filter).await?;
     output::print(remote.format, &points, listed);
     Ok(())
 }
@@ -54,14 +69,23 @@ pub(super) async fn change_point(remote: &Remote, args: ChangePointArgs) -> Resu
 fn listed(points: &Points) -> String {
     let rows = points.points.iter().map(|point| {
         let name = point.name.clone().unwrap_or_default();
-        let note = if point.corrupt { "corrupt" } else { "" }.to_owned();
+        let note = match (point.corrupt, point.pinned) {
+            (true, _) => "corrupt",
+            (false, true) => "pinned",
+            (false, false) => "",
+        };
+        let note = note.to_owned();
         vec![point.lsn.to_string(), time(point.time), kind(point.kind).to_owned(), name, note]
     });
     let table = table(&["LSN", "time", "kind", "name", ""], rows);
     let legal = points.legal.iter().map(|(first, last)| format!("{first}..{last}"));
     let legal = legal.collect::<Vec<_>>().join(", ");
+    let more = match points.points.last().filter(|_| points.more) {
+        Some(last) => format!("\nthere are more: --after {}", last.lsn),
+        None => String::new(),
+    };
     format!(
-        "{table}\nany LSN of these with --at-lsn: {}",
+        "{table}{more}\nany LSN of these with --at-lsn: {}",
         if legal.is_empty() { "none" } else { &legal }
     )
 }
@@ -89,15 +113,17 @@ mod tests {
             kind: MarkerKind::User,
             name: Some("before-upgrade".into()),
             corrupt: true,
+            pinned: false,
         };
         let legal = vec![(Lsn::new(3), Lsn::new(20)), (Lsn::new(31), Lsn::new(40))];
-        let text = listed(&Points { points: vec![point], legal });
+        let text = listed(&Points { points: vec![point], legal, more: true });
         for part in [
             "17",
             "2027-01-15T08:00:00.000Z",
             "named",
             "before-upgrade",
             "corrupt",
+            "--after 17",
             "3..20, 31..40",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

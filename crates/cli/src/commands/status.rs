@@ -1,4 +1,4 @@
-use super::Remote;
+use super::{Remote, keeping};
 use crate::args::{BandwidthArgs, StatusArgs};
 use crate::failure::Failure;
 use crate::output::{self, Format, bytes, facts, line, seconds, table, time};
@@ -114,6 +114,10 @@ fn detail(machine: &Machine) -> String {
         ),
         ("catch-up", progress(machine).unwrap_or_else(|| "none runs".to_owned())),
     ]);
+    if let Some(retention) = &machine.retention {
+        let history = keeping::kept(&machine.policy, retention);
+        let _ = write!(text, "\nhistory {history}\n{}", keeping::space(retention));
+    }
     for branch in &machine.branches {
         let what = if branch.authority { "runs the machine" } else { "test or divergence" };
         let (fork, written) = (branch.fork, bytes(branch.written_bytes));

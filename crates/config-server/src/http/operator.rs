@@ -6,7 +6,7 @@ use super::reply::{Answer, Ask, Refusal, Reply, bad};
 use crate::app::App;
 use crate::jobs::{self, Params};
 use crate::record::{JobRecord, MachineRecord};
-use crate::{points, view};
+use crate::view;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +14,7 @@ use landfall_api_types::request::{
     ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
     Reprotect, TestCleanUp, TestFailover,
 };
-use landfall_api_types::resource::{
-    DiskClient, Divergence, Job, JobState, Machine, Points, Server,
-};
+use landfall_api_types::resource::{DiskClient, Divergence, Job, JobState, Machine, Server};
 use landfall_api_types::{ApiError, codes};
 use landfall_model::Command;
 use landfall_pki::{PeerIdentity, Role};
@@ -27,8 +25,9 @@ use std::time::{Duration, SystemTime};
 
 /// Longest wait for a job's change.
 const JOB_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How many jobs are listed.
-const JOBS_LISTED_MAX: u32 = 200;
+/// How many jobs are listed when nothing is said, and at most.
+const JOBS_LISTED: u32 = 200;
+const JOBS_LISTED_MAX: u32 = 1_000;
 
 /// Nothing, but an object.
 #[derive(Deserialize)]
@@ -83,15 +82,6 @@ pub(super) async fn machine(
     let mut tx = app.store.read().await?;
     let record = jobs::find_machine(&mut tx, &name).await?;
     Ok(Reply(view::machine(&app, &mut tx, &record).await?))
-}
-
-/// `GET /v1/machines/{name}/points`.
-pub(super) async fn points(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Answer<Points> {
-    let record = jobs::find_machine(&mut app.store.read().await?, &name).await?;
-    Ok(Reply(points::of_machine(&app, &record).await?))
 }
 
 /// `GET /v1/machines/{name}/divergence`.
@@ -268,11 +258,36 @@ pub(super) async fn discard_divergence(
     start(&app, &name, Command::DiscardDivergence, by, Params::DiscardDivergence(ask)).await
 }
 
-/// `GET /v1/jobs`, newest first.
-pub(super) async fn jobs(State(app): State<Arc<App>>) -> Answer<Vec<Job>> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobsQuery {
+    /// Older than this job: the next page begins behind the last job of the one before.
+    before: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /v1/jobs?before=ID&limit=N`, newest first.
+pub(super) async fn jobs(
+    State(app): State<Arc<App>>,
+    Query(query): Query<JobsQuery>,
+) -> Answer<Vec<Job>> {
+    let limit = query.limit.unwrap_or(JOBS_LISTED);
+    if !(1..=JOBS_LISTED_MAX).contains(&limit) {
+        return Err(bad("number of jobs from 1 to 1000", &limit.to_string()));
+    }
     let mut tx = app.store.read().await?;
+    let before = match query.before {
+        Some(text) => {
+            let id: JobId = text.parse().map_err(|_| bad("job", &text))?;
+            let found = tx.job(id).await?;
+            let unknown =
+                || ApiError::new(&codes::UNKNOWN_JOB, format!("before: there is no job {id}"));
+            Some(found.ok_or_else(unknown)?)
+        }
+        None => None,
+    };
     let mut all = Vec::new();
-    for row in tx.jobs(JOBS_LISTED_MAX).await? {
+    for row in tx.jobs(before.as_ref(), limit).await? {
         let record = JobRecord::load(&mut tx, row).await?;
         all.push(view::job(&app, &mut tx, &record).await?);
     }

@@ -1,6 +1,7 @@
 //! Steps of protecting a machine, and of ending it.
 
 use super::orders::{Cx, Done, Failure, unexpected};
+use crate::policies;
 use crate::record::MachineRecord;
 use landfall_api_types::order::{
     AgentStart, InspectedDisk, MtCreate, Order, OrderOutcome, StartMode,
@@ -8,7 +9,7 @@ use landfall_api_types::order::{
 use landfall_api_types::resource::Disk;
 use landfall_api_types::{ApiError, codes};
 use landfall_model::MachineState;
-use landfall_types::{Chain, DiskGeometry, DiskId, DiskIndex, Lsn, NodeId};
+use landfall_types::{Chain, DiskGeometry, DiskId, DiskIndex, Lsn, NodeId, RetentionPolicy};
 use std::time::Duration;
 
 /// How long a relay or agent that is to be left is waited for.
@@ -70,6 +71,7 @@ impl Cx<'_> {
     }
 
     pub(super) async fn create_replica(&mut self) -> Result<Done, Failure> {
+        let retention = self.retention().await?;
         let machine = &self.machine;
         let order = Order::MtCreate(MtCreate {
             replica: machine.body.replica,
@@ -81,10 +83,15 @@ impl Cx<'_> {
             lineage: machine.authority.lineage.clone(),
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
-            retention_s: machine.body.retention_s,
+            retention,
         });
         self.order(machine.body.master_target, "create", &order).await?;
         Done::with(format!("replica {}", machine.body.replica))
+    }
+
+    /// What is to be kept of the machine's history.
+    pub(super) async fn retention(&self) -> Result<RetentionPolicy, Failure> {
+        Ok(policies::of(&mut self.app.store.read().await?, &self.machine).await?.retention)
     }
 
     /// The way from home to the recovery site; for a failback with the new history.

@@ -169,6 +169,7 @@ impl Cx<'_> {
     }
 
     pub(super) async fn create_home(&mut self) -> Result<Done, Failure> {
+        let retention = self.retention().await?;
         let reverse = self.reverse()?;
         let base = reverse.base.clone().ok_or_else(|| {
             Failure::Refused(ApiError::new(&codes::INTERNAL, "the base is not known"))
@@ -183,7 +184,7 @@ impl Cx<'_> {
             lineage: base.lineage,
             base: base.durable,
             base_chain: base.chain,
-            retention_s: self.machine.body.retention_s,
+            retention,
         });
         self.order(reverse.master_target, "create", &order).await?;
         Done::with(format!("replica {} on the disks at home", reverse.replica))

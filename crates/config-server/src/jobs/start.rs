@@ -9,12 +9,14 @@ use super::reprotect;
 use crate::ServerError;
 use crate::app::{App, now, random};
 use crate::http::check_name;
+use crate::policies;
 use crate::record::{
     AuthorityBody, Direction, JobBody, JobRecord, MachineBody, MachineRecord, Vars, encode, name_of,
 };
 use crate::view;
 use landfall_api_types::request::{Protect, TestFailover};
 use landfall_api_types::resource::{Job, JobState, NodeRole, StepState};
+use landfall_api_types::retention::DEFAULT_POLICY;
 use landfall_api_types::{ApiError, codes};
 use landfall_model::authority::{Authority, Holder, Side};
 use landfall_model::{Command, Illegal, MachineState};
@@ -31,7 +33,6 @@ const DISKS_MAX: usize = 64;
 const MARK_BYTES_MAX: usize = landfall_types::control::MARKER_NAME_BYTES_MAX;
 const MARKER_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 const MARKER_INTERVAL_MS_DEFAULT: u64 = 5_000;
-const RETENTION_S_DEFAULT: u64 = 86_400;
 
 /// A machine by its name.
 pub(crate) async fn find_machine(tx: &mut Tx, name: &str) -> Result<MachineRecord, ApiError> {
@@ -306,10 +307,11 @@ pub(crate) async fn start_protect(
             false => ask.images.iter().cloned().map(Some).collect(),
         },
         marker_interval_ms: ask.marker_interval_ms.unwrap_or(MARKER_INTERVAL_MS_DEFAULT),
-        retention_s: ask.retention_s.unwrap_or(RETENTION_S_DEFAULT),
+        policy: ask.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
         reverse: None,
     };
     let mut tx = app.store.begin().await.map_err(ServerError::Store)?;
+    policies::existing(&mut tx, &body.policy).await?;
     let machine = match tx.machine_named(&ask.name).await.map_err(ServerError::Store)? {
         Some(row) => protect_again(&mut tx, row, body).await?,
         None => new_machine(&mut tx, &ask.name, body).await?,
@@ -343,9 +345,6 @@ fn check_protect(ask: &Protect) -> Result<(), ApiError> {
     if ask.marker_interval_ms.is_some_and(|ms| !MARKER_INTERVAL_MS.contains(&ms)) {
         let (low, high) = (MARKER_INTERVAL_MS.start(), MARKER_INTERVAL_MS.end());
         return bad(format!("marker_interval_ms: not {low} to {high}"));
-    }
-    if ask.retention_s == Some(0) {
-        return bad("retention_s: not above 0".to_owned());
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Fleet {
             disks: vec!["/dev/a".to_owned(), "/dev/b".to_owned()],
             images: Vec::new(),
             marker_interval_ms: None,
-            retention_s: None,
+            policy: None,
         }
     }
 

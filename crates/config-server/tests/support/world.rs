@@ -1,15 +1,17 @@
 //! What the nodes have durably, and the rules of design section 7 that they enforce.
 
+use landfall_api_types::alert::Condition;
 use landfall_api_types::node::{AgentReport, RelayReport, ReplicaReport, ReplicaRole, Report};
 use landfall_api_types::order::{
     InspectedDisk, MtCreate, Order, OrderOutcome, ReplicaPosition, StartMode,
 };
 use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::{Branch, CaptureMode, Divergence, Point, Points, Watermarks};
+use landfall_api_types::retention::{Note, Outlook, RetentionStatus};
 use landfall_api_types::{ApiError, codes};
 use landfall_types::{
     BranchId, Chain, DiskGeometry, Epoch, InstanceId, Lineage, LineageEntry, Lsn, MachineId,
-    MarkerKind, NodeId, ReplicaId, UnixNanos, WindowId,
+    MarkerKind, NodeId, ReplicaId, RetentionPolicy, UnixNanos, WindowId,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
@@ -27,6 +29,8 @@ pub(crate) struct Replica {
     pub(crate) demoted: bool,
     pub(crate) committed: bool,
     pub(crate) divergence: Vec<Divergence>,
+    pub(crate) retention: RetentionStatus,
+    pub(crate) notes: Vec<(Lsn, Note)>,
 }
 
 #[derive(Default)]
@@ -56,6 +60,8 @@ pub(crate) struct World {
     /// released.
     pub(crate) home_writes: bool,
     pub(crate) wrong_disk: bool,
+    /// What master targets say is wrong.
+    pub(crate) conditions: Vec<Condition>,
 }
 
 fn chain(lsn: Lsn) -> Chain {
@@ -200,6 +206,9 @@ impl World {
         });
         report.relays = relays.collect();
         report.replicas = self.replica_reports(node);
+        if !report.replicas.is_empty() {
+            report.conditions.clone_from(&self.conditions);
+        }
         report
     }
 
@@ -285,6 +294,15 @@ impl World {
             Order::MtFreeze { replica } => self.replica(replica)?.freeze(),
             Order::MtThaw { replica } => self.replica(replica)?.thaw(),
             Order::MtPoints { replica } => self.replica(replica)?.points(),
+            Order::MtPolicy { replica, policy } => {
+                self.replica(replica)?.retention.policy = policy;
+                done()
+            }
+            Order::MtNote { replica, lsn, note, .. } => {
+                self.replica(replica)?.notes.push((lsn, note));
+                done()
+            }
+            Order::MtHolds { .. } => Ok(OrderOutcome::Holds { holds: vec![] }),
             Order::MtTestBranch { replica, branch, name, .. } => {
                 let replica = self.replica(replica)?;
                 let fork = replica.newest_legal.ok_or_else(|| wrong("no point"))?;
@@ -326,6 +344,26 @@ impl World {
     }
 }
 
+fn kept(policy: RetentionPolicy) -> RetentionStatus {
+    RetentionStatus {
+        fits_s: policy.keep_s,
+        policy,
+        listed: 3,
+        thinned: 0,
+        pinned: 0,
+        oldest: Some(Lsn::new(1)),
+        oldest_time: None,
+        history_s: 60,
+        used_bytes: 4096,
+        shortened: None,
+        rates: None,
+        outlook: Outlook::Enough,
+        left_s: None,
+        volume_free_bytes: 1 << 30,
+        volume_bytes: 1 << 31,
+    }
+}
+
 impl Replica {
     fn new(node: NodeId, create: MtCreate) -> Self {
         let foreign = create.images.iter().any(Option::is_some);
@@ -353,6 +391,8 @@ impl Replica {
             demoted: false,
             committed: false,
             divergence: if foreign { vec![old] } else { Vec::new() },
+            retention: kept(create.retention.clone()),
+            notes: Vec::new(),
             create,
         }
     }
@@ -364,6 +404,7 @@ impl Replica {
             kind: MarkerKind::CrashConsistent,
             name: None,
             corrupt: false,
+            pinned: false,
         };
         ReplicaReport {
             replica: id,
@@ -386,6 +427,7 @@ impl Replica {
             connected: true,
             reverse: None,
             fold: None,
+            retention: Some(self.retention.clone()),
         }
     }
 
@@ -406,9 +448,18 @@ impl Replica {
             kind: MarkerKind::CrashConsistent,
             name: name.map(str::to_owned),
             corrupt: false,
+            pinned: false,
         };
-        let points = vec![point(10, None), point(20, Some("before")), point(40, None)];
-        Ok(OrderOutcome::Points(Points { points, legal: legal.into_iter().collect() }))
+        let mut points = vec![point(10, None), point(20, Some("before")), point(40, None)];
+        for (lsn, note) in &self.notes {
+            let Some(point) = points.iter_mut().find(|point| point.lsn == *lsn) else { continue };
+            match note {
+                Note::Pin { .. } => point.pinned = true,
+                Note::Unpin => point.pinned = false,
+                Note::Name { name } => point.name.clone_from(name),
+            }
+        }
+        Ok(OrderOutcome::Points(Points { points, legal: legal.into_iter().collect(), more: false }))
     }
 
     fn freeze(&mut self) -> Result<OrderOutcome, ApiError> {

@@ -69,7 +69,7 @@ pub(super) async fn protect(
         disks: paths(&disks.devices()),
         images: Vec::new(),
         marker_interval_ms: Some(stage.scale.marker_interval_ms),
-        retention_s: None,
+        policy: None,
     };
     stage.finish(client, client.protect(&request).await).await?;
     let protected = stage.state(client, MachineState::Protected).await?;

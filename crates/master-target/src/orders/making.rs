@@ -82,7 +82,7 @@ impl Target {
             base: create.base,
             base_chain: create.base_chain,
             old_content: if first_copy { OldContent::Expendable } else { OldContent::Kept },
-            retention: landfall_types::RetentionPolicy::for_seconds(create.retention_s),
+            retention: create.retention,
             segment_bytes: self.options.segment_bytes,
         })
     }

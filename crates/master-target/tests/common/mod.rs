@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use landfall_api_types::ApiError;
+use landfall_api_types::alert::Condition;
 use landfall_api_types::node::ReplicaReport;
 use landfall_api_types::order::{MtCreate, Order, OrderOutcome, ReplicaPosition};
 use landfall_api_types::request::PointChoice;
@@ -117,6 +118,18 @@ impl Site {
         report.replicas.into_iter().find(|report| report.replica == replica).expect("here")
     }
 
+    /// What it says is wrong and how bad that is.
+    pub async fn conditions(&self) -> Vec<Condition> {
+        self.target.report(&self.address).await.conditions
+    }
+
+    /// Does what nobody orders, as the process does, until it is cancelled.
+    pub fn keep_in_shape(&self) -> CancellationToken {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(Arc::clone(&self.target).maintain(shutdown.clone()));
+        shutdown
+    }
+
     /// Waits for a state that has no event of its own.
     pub async fn wait_until(
         &self,
@@ -205,7 +218,7 @@ impl Machine {
             lineage: self.lineage.clone(),
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
-            retention_s: 3600,
+            retention: landfall_types::RetentionPolicy::for_seconds(3600),
         })
     }
 
@@ -441,7 +454,7 @@ impl Home {
             lineage: base.lineage.clone(),
             base: base.durable,
             base_chain: base.chain,
-            retention_s: 3600,
+            retention: landfall_types::RetentionPolicy::for_seconds(3600),
         })
     }
 }
