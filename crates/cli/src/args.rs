@@ -40,6 +40,17 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// It runs the role of an agent, with all that this needs.
+    #[must_use]
+    pub const fn runs_an_agent(&self) -> bool {
+        matches!(
+            &self.command,
+            Command::Agent(AgentArgs { command: None, node: Some(_), run: Some(_) })
+        )
+    }
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   landfall demo                                   see the whole cycle on this machine (as root)

@@ -60,6 +60,18 @@ fn a_clean_up_names_a_branch_and_no_point() {
     refused(&["test-failover", "web-1", "--clean-up"]);
 }
 
+/// What runs the agent, and what only asks about one.
+#[test]
+fn an_agent_is_run_or_asked() {
+    let node = ["--name", "web-1", "--server", "https://s:1", "--fingerprint", "00"];
+    let own = ["--state", "/s", "--instance-file", "/run/i"];
+    let run = Cli::try_parse_from([&["landfall", "agent"][..], &node, &own].concat());
+    assert!(run.expect("understood").runs_an_agent(), "what is needed to run it is there");
+    understood(&["agent", "doctor", "/dev/vda"]);
+    assert!(refused(&["agent"]).contains("--instance-file"));
+    refused(&[&["agent"][..], &node].concat());
+}
+
 #[test]
 fn protect_needs_servers_and_a_disk() {
     let servers = ["--agent", "a", "--process-server", "p", "--master-target", "m"];
@@ -67,7 +79,7 @@ fn protect_needs_servers_and_a_disk() {
     understood(&[&["protect", "web-1"][..], &servers, &disk].concat());
     understood(
         &[
-            &["protect", "web-1", "--marker-interval", "500ms", "--retention", "72h"][..],
+            &["protect", "web-1", "--marker-interval", "500ms", "--policy", "databases"][..],
             &servers,
             &disk,
         ]

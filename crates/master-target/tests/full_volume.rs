@@ -107,8 +107,8 @@ async fn a_full_volume_stops_ingest_and_resumes_by_itself() {
     }
 }
 
-/// The file system shuts down as it does when its disk has gone, and comes back: what was
-/// acknowledged is there, and the same sender goes on.
+/// The file system shuts down as it does when its disk has gone, and comes back: after a restart of
+/// the target what was acknowledged is there, and the same sender goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_vanishes_is_recovered_when_it_is_back() {
     if !require(&["root", "loop", "e2fsprogs"]) {
@@ -118,7 +118,7 @@ async fn a_volume_that_vanishes_is_recovered_when_it_is_back() {
     let volume = Volume::mount(dir.path(), 64 << 20);
     let fleet = Fleet::new();
     let backing = dir.path().join("backing");
-    let site = Site::open_in(dir, fleet.member(Role::MasterTarget)).await;
+    let mut site = Site::open_in(dir, fleet.member(Role::MasterTarget)).await;
     let mut machine = Machine::new();
     site.order(machine.create()).await;
     machine.first_copy(&site).await;
@@ -138,11 +138,11 @@ async fn a_volume_that_vanishes_is_recovered_when_it_is_back() {
     let refused = machine.try_send(&site, 10).await.expect("something to send");
     assert!(matches!(refused, Err(Refusal::Unavailable { .. })), "{refused:?}");
 
-    // Nothing of the target holds the volume any more but the directory that it was given.
+    // What the target holds is the file system that is gone: it is started again.
     run(Command::new("umount").arg("--lazy").arg(&volume.at));
     run(Command::new("mount").args(["-o", "loop"]).arg(&backing).arg(&volume.at));
-    site.target.reopen_failed().await;
-    site.target.retry_problems().await;
+    machine.hang_up();
+    site.restart().await;
     assert!(alerts(&site).await.is_empty(), "{:?}", alerts(&site).await);
     while let Some(sent) = machine.try_send(&site, 10).await {
         sent.expect("taken again");

@@ -68,7 +68,8 @@ pub const ALL: &[Capability] = &[
     Capability {
         name: "nbdsh",
         cure: "install the package python3-libnbd",
-        probe: || runs_with("nbdsh", "--version"),
+        // The one of Debian: `python3` on the path may be another, without the module.
+        probe: || runs_with("/usr/bin/python3", "-cimport nbd"),
     },
     Capability {
         name: "nbd-client",

@@ -149,6 +149,9 @@ Examples:
 pub(crate) struct AgentArgs {
     #[command(subcommand)]
     pub(crate) command: Option<AgentCommand>,
+    // Beside each other: clap does not see that a flattened struct is there which holds another.
+    #[command(flatten)]
+    pub(crate) node: Option<NodeArgs>,
     #[command(flatten)]
     pub(crate) run: Option<AgentRunArgs>,
 }
@@ -156,8 +159,6 @@ pub(crate) struct AgentArgs {
 /// `landfall agent` itself.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AgentRunArgs {
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
     /// File that names the instance, a UUID; outside the protected disks
     #[arg(long, value_name = "FILE")]
     pub(crate) instance_file: PathBuf,

@@ -1,7 +1,7 @@
 //! The agent, and what can be asked of a machine that has one or is to get one.
 
 use super::roles::{begin, enrolment};
-use crate::args::{AgentArgs, AgentCommand, AgentRunArgs};
+use crate::args::{AgentArgs, AgentCommand, AgentRunArgs, NodeArgs};
 use crate::failure::Failure;
 use crate::output::{self, Format, facts, table};
 use anyhow::Context as _;
@@ -18,32 +18,32 @@ const MIB: u64 = 1 << 20;
 
 /// `landfall agent`.
 pub(super) async fn agent(args: AgentArgs, format: Format) -> Result<(), Failure> {
-    match (args.command, args.run) {
+    match (args.command, args.node.zip(args.run)) {
         (Some(AgentCommand::Doctor { disks }), _) => doctor(disks, format).await,
         (Some(AgentCommand::Probe { disks, json: _ }), _) => doctor(disks, Format::Json).await,
         (Some(AgentCommand::Status { instance_file }), _) => status(&instance_file, format),
         (Some(AgentCommand::Thaw { instance_file }), _) => thaw(&instance_file, format),
         (Some(AgentCommand::Guard), _) => guard(),
-        (None, Some(run)) => protect(run).await,
+        (None, Some((node, run))) => protect(node, run).await,
         (None, None) => Err(anyhow::anyhow!("--state and --instance-file are needed").into()),
     }
 }
 
-async fn protect(args: AgentRunArgs) -> Result<(), Failure> {
-    let shutdown = begin(&args.node.state)?;
+async fn protect(node: NodeArgs, args: AgentRunArgs) -> Result<(), Failure> {
+    let shutdown = begin(&node.state)?;
     let config = AgentConfig {
-        enrolment: enrolment(&args.node, NodeRole::Agent)?,
-        settings: settings(&args)?,
-        state_dir: args.node.state,
+        enrolment: enrolment(&node, NodeRole::Agent)?,
+        settings: settings(&node, &args)?,
+        state_dir: node.state,
         instance_file: args.instance_file,
     };
     let run = landfall_agent::run(config, shutdown);
     Ok(run.await.map_err(anyhow::Error::new)?)
 }
 
-fn settings(args: &AgentRunArgs) -> anyhow::Result<Settings> {
+fn settings(node: &NodeArgs, args: &AgentRunArgs) -> anyhow::Result<Settings> {
     let program = std::env::current_exe().context("find this program")?;
-    let mut settings = Settings::of_installation(&program, &args.node.state, &args.instance_file);
+    let mut settings = Settings::of_installation(&program, &node.state, &args.instance_file);
     settings.capture.ring_bytes = args.ring * MIB;
     settings.queue_bytes_max = usize::try_from(args.queue * MIB).context("--queue")?;
     settings.points.hooks_dir.clone_from(&args.hooks);

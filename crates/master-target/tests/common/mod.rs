@@ -92,6 +92,17 @@ impl Site {
             interval.tick().await;
         }
         *self = Self::open_in(dir, self.tls.clone()).await;
+        // The thread of a client that hangs up may hold a branch a moment longer. In the product the
+        // process has ended, and everything with it.
+        let mut waited = 0;
+        while !self.target.report(&self.address).await.problems.is_empty() && waited < 250 {
+            interval.tick().await;
+            self.target.retry_problems().await;
+            waited += 1;
+        }
+        if waited > 0 {
+            self.target.resume_reverse().await;
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
