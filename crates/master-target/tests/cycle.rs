@@ -68,7 +68,8 @@ async fn a_machine_goes_out_and_comes_home() {
         recovery.try_order(machine.promote(4, PointChoice::Latest)).await,
         "point-change-refused",
     );
-    drop(disk);
+    // Both hold the branch that they used.
+    drop((disk, former));
 
     // A restart without any configuration server: the branch is served again.
     recovery.restart().await;

@@ -138,11 +138,12 @@ async fn a_volume_that_vanishes_is_recovered_when_it_is_back() {
     let refused = machine.try_send(&site, 10).await.expect("something to send");
     assert!(matches!(refused, Err(Refusal::Unavailable { .. })), "{refused:?}");
 
-    // What the target holds is the file system that is gone: it is started again.
-    run(Command::new("umount").arg("--lazy").arg(&volume.at));
-    run(Command::new("mount").args(["-o", "loop"]).arg(&backing).arg(&volume.at));
+    // The target holds the file system that is gone: it ends before the volume is back.
     machine.hang_up();
-    site.restart().await;
+    let dir = site.stop().await;
+    run(Command::new("umount").arg(&volume.at));
+    run(Command::new("mount").args(["-o", "loop"]).arg(&backing).arg(&volume.at));
+    let site = Site::open_in(dir, fleet.member(Role::MasterTarget)).await;
     assert!(alerts(&site).await.is_empty(), "{:?}", alerts(&site).await);
     while let Some(sent) = machine.try_send(&site, 10).await {
         sent.expect("taken again");

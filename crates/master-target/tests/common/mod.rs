@@ -79,21 +79,28 @@ impl Site {
         Self { dir, tls, target, address, nbd: Some(nbd), shutdown }
     }
 
-    pub async fn restart(&mut self) {
+    /// Ends the target, and returns when nothing holds it any more: until then its logs are
+    /// claimed.
+    pub async fn stop(&mut self) -> TempDir {
         self.shutdown.cancel();
         self.target.nbd().shutdown().await;
         self.nbd = None;
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("temp dir"));
-        // The old one has ended when nothing holds it: until then its logs are claimed.
         let other = Self::open(&self.tls).await;
         let former = Arc::downgrade(&std::mem::replace(self, other).target);
         let mut interval = tokio::time::interval(Duration::from_millis(20));
         while former.strong_count() > 0 {
             interval.tick().await;
         }
+        dir
+    }
+
+    pub async fn restart(&mut self) {
+        let dir = self.stop().await;
         *self = Self::open_in(dir, self.tls.clone()).await;
         // The thread of a client that hangs up may hold a branch a moment longer. In the product the
         // process has ended, and everything with it.
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
         let mut waited = 0;
         while !self.target.report(&self.address).await.problems.is_empty() && waited < 250 {
             interval.tick().await;
