@@ -68,8 +68,8 @@ async fn a_machine_goes_out_and_comes_home() {
         recovery.try_order(machine.promote(4, PointChoice::Latest)).await,
         "point-change-refused",
     );
-    // Both hold the branch that they used.
-    drop((disk, former));
+    // A client that was cut off is waited for a few seconds, and its branch is held meanwhile.
+    drop((disk, former, export));
 
     // A restart without any configuration server: the branch is served again.
     recovery.restart().await;

@@ -98,11 +98,11 @@ impl Site {
     pub async fn restart(&mut self) {
         let dir = self.stop().await;
         *self = Self::open_in(dir, self.tls.clone()).await;
-        // The thread of a client that hangs up may hold a branch a moment longer. In the product the
-        // process has ended, and everything with it.
+        // A client that was cut off holds its branch until it has hung up or its time for that is
+        // over. In the product the process has ended, and everything with it.
         let mut interval = tokio::time::interval(Duration::from_millis(20));
         let mut waited = 0;
-        while !self.target.report(&self.address).await.problems.is_empty() && waited < 250 {
+        while !self.target.report(&self.address).await.problems.is_empty() && waited < 1000 {
             interval.tick().await;
             self.target.retry_problems().await;
             waited += 1;
