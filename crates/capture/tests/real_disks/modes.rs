@@ -82,6 +82,11 @@ fn overlapping_writes_in_flight_are_read_again() {
         writer
     };
     let writers = [write(8192, 8192), write(16384, 512), write(12288, 512)];
+    // The program counts the submission first: it may still be looking for overlaps.
+    let deadline = std::time::Instant::now() + BARRIER_MAX;
+    while capture.counters(A).overlaps == 0 && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
     assert_eq!(capture.counters(A).overlaps, 1, "neighbors don't overlap");
     drop(thaw);
     writers.into_iter().for_each(|writer| writer.join().unwrap());
