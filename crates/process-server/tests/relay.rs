@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use landfall_api_types::order::OrderOutcome;
 use landfall_blockdev::{Dir, FsDir};
-use landfall_journal::Log;
+use landfall_journal::{JournalError, Log};
 use landfall_pki::Role;
 use landfall_process_server::{ProcessServer, RelayError, Settings};
 use landfall_repl::{
@@ -142,12 +142,15 @@ impl Rig {
         }
         // A process that has ended holds no spool; in this one the former relay has to be let go.
         let elsewhere = TempDir::new().expect("temp dir");
-        let other = open(&elsewhere, &self.relay_tls, CACHE_BYTES).await;
-        let former = Arc::downgrade(&std::mem::replace(&mut self.relay, other));
-        while former.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
-        self.relay = open(&self.dir, &self.relay_tls, CACHE_BYTES).await;
+        self.relay = open(&elsewhere, &self.relay_tls, CACHE_BYTES).await;
+        self.relay = loop {
+            match try_open(&self.dir, &self.relay_tls, CACHE_BYTES).await {
+                Err(RelayError::Spool(JournalError::InUse { .. })) => {
+                    tokio::task::yield_now().await;
+                }
+                opened => break opened.expect("opens"),
+            }
+        };
         let listening =
             Listening::at(self.upstream_address, &self.relay_tls, Arc::clone(&self.relay) as _);
         self.upstream = Some(listening.await);
@@ -175,6 +178,14 @@ impl Rig {
 }
 
 async fn open(dir: &TempDir, tls: &MemberTls, cache_bytes: u64) -> Arc<ProcessServer> {
+    try_open(dir, tls, cache_bytes).await.expect("opens")
+}
+
+async fn try_open(
+    dir: &TempDir,
+    tls: &MemberTls,
+    cache_bytes: u64,
+) -> Result<Arc<ProcessServer>, RelayError> {
     let dir: Arc<dyn Dir> = Arc::new(FsDir::open(dir.path()).expect("opens"));
     let settings = Settings {
         cache_bytes,
@@ -182,7 +193,7 @@ async fn open(dir: &TempDir, tls: &MemberTls, cache_bytes: u64) -> Arc<ProcessSe
         compression: Compression::Adaptive,
         limiter: Arc::new(Limiter::new(None)),
     };
-    ProcessServer::open(dir, settings).await.expect("opens")
+    ProcessServer::open(dir, settings).await
 }
 
 async fn until(handle: &SenderHandle, what: impl FnMut(&SenderStatus) -> bool) -> SenderStatus {
