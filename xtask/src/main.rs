@@ -23,6 +23,7 @@ mod packages;
 mod privilege;
 mod process;
 mod setup;
+mod sim;
 mod tidy;
 mod wrap;
 
@@ -79,6 +80,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Run the simulation of the replication sessions under faults, for a night for instance
+    Sim(sim::Options),
     /// Run the benchmarks side by side with their peers
     Bench {
         /// Names and options: see `cargo xtask bench --help`
@@ -119,6 +122,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Compat => compat::run(),
         Task::Package => package::run(),
         Task::Demo { options } => demo::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Bench { options } => bench_entry::run(&options),
     }
 }

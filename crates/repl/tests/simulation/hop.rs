@@ -30,6 +30,8 @@ pub(crate) trait Sink {
     fn flush(&mut self, session: u64) -> Result<Durable, Refusal>;
     fn durable(&mut self, session: u64) -> Result<Durable, Refusal>;
     fn gone(&mut self, connection: u64);
+    /// No room for records now: whoever brings one waits (RQ-PS-6).
+    fn stalled(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -304,6 +306,9 @@ impl Connection {
                 self.session = session;
                 position
             })));
+        }
+        if sink.stalled() {
+            return None;
         }
         let batch = self.appends.pop_front()?;
         Some(ReceiverInput::Appended(sink.append(self.session, &batch)))

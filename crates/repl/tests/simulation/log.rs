@@ -1,18 +1,25 @@
 //! A log with a durable and a volatile part, as simple as it can be.
 
 use bytes::Bytes;
-use landfall_repl::{Batch, Refusal};
+use landfall_repl::{Batch, ReceiverPosition, Refusal};
 use landfall_testkit::Rng;
 use landfall_types::{
     Chain, Control, DiskIndex, Epoch, Incarnation, Lsn, Record, RecordKind, WindowId,
 };
 use std::collections::VecDeque;
 
+/// Who wrote a record, and how far its ring was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) epoch: Epoch,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) ring: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) record: Record,
-    pub(crate) epoch: Epoch,
-    pub(crate) incarnation: Incarnation,
+    stamp: Stamp,
     chain: Chain,
 }
 
@@ -21,20 +28,34 @@ pub(crate) struct SimLog {
     base: Lsn,
     base_chain: Chain,
     base_incarnation: Incarnation,
+    base_ring: u64,
     base_windows: Vec<WindowId>,
     pub(crate) entries: VecDeque<Entry>,
     durable: Lsn,
 }
 
 impl SimLog {
-    pub(crate) fn new(
-        base: Lsn,
-        base_chain: Chain,
-        base_incarnation: Incarnation,
-        base_windows: Vec<WindowId>,
-    ) -> Self {
-        let entries = VecDeque::new();
-        Self { base, base_chain, base_incarnation, base_windows, entries, durable: base }
+    /// An empty log behind this record.
+    pub(crate) const fn after(base: Lsn, base_chain: Chain) -> Self {
+        Self {
+            base,
+            base_chain,
+            base_incarnation: Incarnation::NONE,
+            base_ring: 0,
+            base_windows: vec![],
+            entries: VecDeque::new(),
+            durable: base,
+        }
+    }
+
+    /// An empty log where a receiver stands.
+    pub(crate) fn at(position: &ReceiverPosition) -> Self {
+        Self {
+            base_incarnation: position.incarnation,
+            base_ring: position.source_position,
+            base_windows: position.open_windows.clone(),
+            ..Self::after(position.durable, position.chain)
+        }
     }
 
     pub(crate) fn base(&self) -> Lsn {
@@ -56,7 +77,14 @@ impl SimLog {
         self.entries.back().map_or(self.base_chain, |entry| entry.chain)
     }
     pub(crate) fn incarnation(&self) -> Incarnation {
-        self.entries.back().map_or(self.base_incarnation, |entry| entry.incarnation)
+        self.entries.back().map_or(self.base_incarnation, |entry| entry.stamp.incarnation)
+    }
+    /// The ring's position at the tail.
+    pub(crate) fn ring(&self) -> u64 {
+        self.entries.back().map_or(self.base_ring, |entry| entry.stamp.ring)
+    }
+    pub(crate) const fn base_ring(&self) -> u64 {
+        self.base_ring
     }
     fn entry(&self, lsn: Lsn) -> Option<&Entry> {
         if lsn <= self.base {
@@ -81,7 +109,7 @@ impl SimLog {
                 if lsn != self.tail().next() {
                     return Err(Refusal::Gap { expected: self.tail().next(), found: lsn });
                 }
-                self.push(record.clone(), batch.epoch, batch.incarnation);
+                self.push(record.clone(), stamp_of(batch));
             } else if self.entry(lsn).is_none_or(|entry| entry.record != *record) {
                 return Err(Refusal::ChainMismatch { lsn });
             }
@@ -89,9 +117,9 @@ impl SimLog {
         Ok(())
     }
 
-    pub(crate) fn push(&mut self, record: Record, epoch: Epoch, incarnation: Incarnation) {
+    pub(crate) fn push(&mut self, record: Record, stamp: Stamp) {
         let chain = record.chain(self.tail_chain());
-        self.entries.push_back(Entry { record, epoch, incarnation, chain });
+        self.entries.push_back(Entry { record, stamp, chain });
     }
 
     pub(crate) fn flush(&mut self) {
@@ -114,7 +142,8 @@ impl SimLog {
             follow(&mut self.base_windows, &entry.record);
             self.base = self.base.next();
             self.base_chain = entry.chain;
-            self.base_incarnation = entry.incarnation;
+            self.base_incarnation = entry.stamp.incarnation;
+            self.base_ring = entry.stamp.ring;
         }
         self.durable = self.durable.max(self.base);
     }
@@ -123,19 +152,25 @@ impl SimLog {
     pub(crate) fn batch(&self, from: Lsn, count: u64, through: Lsn) -> Option<Batch> {
         let first = self.entry(from)?;
         let mut records = vec![];
+        let Stamp { epoch, incarnation, ring: mut source_position } = first.stamp;
         for n in 0..count {
             let lsn = from.plus(n);
             let Some(entry) = self.entry(lsn).filter(|_| lsn <= through) else { break };
-            if !entry.epoch.is(&first.epoch) || entry.incarnation != first.incarnation {
+            if !entry.stamp.epoch.is(&epoch) || entry.stamp.incarnation != incarnation {
                 break;
             }
+            source_position = entry.stamp.ring;
             records.push(entry.record.clone());
         }
         let chain_before = self.chain_at(from.prev())?;
-        let (epoch, incarnation) = (first.epoch, first.incarnation);
-        let batch = Batch { epoch, incarnation, chain_before, source_position: 0, records };
+        let batch = Batch { epoch, incarnation, chain_before, source_position, records };
         (!batch.records.is_empty()).then_some(batch)
     }
+}
+
+/// What a receiver knows of a batch's records.
+pub(crate) const fn stamp_of(batch: &Batch) -> Stamp {
+    Stamp { epoch: batch.epoch, incarnation: batch.incarnation, ring: batch.source_position }
 }
 
 pub(crate) fn follow(open: &mut Vec<WindowId>, record: &Record) {

@@ -1,8 +1,8 @@
 //! The process server: a spool, and the decisions of `landfall_repl::relay` at both of its ends.
 
+use crate::bug::Bug;
 use crate::hop::{Sink, Source};
-use crate::log::SimLog;
-use crate::world::Bug;
+use crate::log::{SimLog, Stamp, stamp_of};
 use landfall_repl::{
     Batch, Downstream, Durable, ReceiverPosition, Refusal, RelayStanding, SourceIdentity,
     SpoolView, Upstream, admit_upstream, follow_target,
@@ -28,6 +28,12 @@ pub(crate) struct Relay {
     /// Ask the downstream sender to connect anew.
     pub(crate) restart: bool,
     pub(crate) set_aside: u32,
+    /// No room: whoever brings records waits (RQ-PS-6).
+    pub(crate) full: bool,
+    /// The disk says no to records, for once.
+    pub(crate) refuses: bool,
+    /// The next flush fails; what was not flushed may be there or not (fault F3).
+    pub(crate) fail_flush: Option<u64>,
     bug: Bug,
     /// Of the seeded bug "skip after a lost spool": the position that upstream was last told.
     told: Option<(Lsn, Chain)>,
@@ -56,6 +62,9 @@ impl Relay {
             at_target: Lsn::ZERO,
             restart: false,
             set_aside: 0,
+            full: false,
+            refuses: false,
+            fail_flush: None,
             bug,
             told: None,
         }
@@ -76,8 +85,17 @@ impl Relay {
         self.spool = None;
     }
 
-    pub(crate) fn tail(&self) -> Option<Lsn> {
-        self.spool.as_ref().map(|spool| spool.log.tail())
+    /// Of the seeded bug "drops when full".
+    pub(crate) fn make_room(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            let some = spool.log.base().plus(2).min(spool.log.tail());
+            spool.log.trim(some);
+        }
+    }
+
+    /// Where the spool ends; `None` without one.
+    pub(crate) fn end(&self) -> Option<(Lsn, Chain)> {
+        self.spool.as_ref().map(|spool| (spool.log.tail(), spool.log.tail_chain()))
     }
 
     fn end_sessions(&mut self, reason: Refusal) {
@@ -113,8 +131,7 @@ impl Relay {
     }
 
     fn begin_anew(&mut self, identity: SourceIdentity, position: &ReceiverPosition) {
-        let windows = position.open_windows.clone();
-        let log = SimLog::new(position.durable, position.chain, position.incarnation, windows);
+        let log = SimLog::at(position);
         self.spool = Some(Spool { identity, log, delivered: position.durable });
         self.end_sessions(Refusal::Unavailable { reason: "the spool began anew".into() });
     }
@@ -137,7 +154,10 @@ impl Sink for Relay {
             }
             None => {
                 let spool = self.spool.as_ref().map(|s| (&s.identity.lineage, s.log.tail()));
-                let (instance, fenced_by) = (self.instance, self.fenced_by);
+                let (mut instance, fenced_by) = (self.instance, self.fenced_by);
+                if self.bug == Bug::CloneAdmitted {
+                    instance = identity.instance;
+                }
                 match admit_upstream(identity, &RelayStanding { instance, fenced_by, spool }) {
                     Err(_) if self.bug == Bug::EpochIgnored && spool.is_some() => {}
                     Err(refusal) => return Some(Err(refusal)),
@@ -167,7 +187,7 @@ impl Sink for Relay {
             incarnation: spool.log.incarnation(),
             durable,
             chain,
-            source_position: 0,
+            source_position: spool.log.ring(),
             durable_at_target: self.at_target.min(durable),
             image_copy: None,
             open_windows: spool.log.windows(),
@@ -177,7 +197,11 @@ impl Sink for Relay {
 
     fn append(&mut self, session: u64, batch: &Batch) -> Result<(), Refusal> {
         let bug = self.bug;
+        let refuses = std::mem::take(&mut self.refuses);
         let spool = self.spool(session)?;
+        if refuses {
+            return Err(Refusal::Unavailable { reason: "no space".into() });
+        }
         match bug {
             Bug::EpochIgnored | Bug::SkipAfterLostSpool => {
                 for record in &batch.records {
@@ -187,7 +211,7 @@ impl Sink for Relay {
                         Bug::EpochIgnored => spool.identity.lineage.epoch(),
                         _ => batch.epoch,
                     };
-                    spool.log.push(record, epoch, batch.incarnation);
+                    spool.log.push(record, Stamp { epoch, ..stamp_of(batch) });
                 }
                 if bug == Bug::SkipAfterLostSpool {
                     self.told = Some((batch.last(), batch.chain_after()));
@@ -199,18 +223,31 @@ impl Sink for Relay {
     }
 
     fn flush(&mut self, session: u64) -> Result<Durable, Refusal> {
+        let failed = self.fail_flush.take();
+        self.spool(session)?;
+        if let Some(seed) = failed {
+            // What the disk holds is read again before anything is said about it.
+            self.crash(&mut Rng::new(seed));
+            self.restart = true;
+            return Err(Refusal::Unavailable { reason: "a flush failed".into() });
+        }
         self.spool(session)?.log.flush();
         self.durable(session)
     }
 
     fn durable(&mut self, session: u64) -> Result<Durable, Refusal> {
         let (at_target, bug, told) = (self.at_target, self.bug, self.told);
-        let here = self.spool(session)?.log.durable();
+        let log = &self.spool(session)?.log;
         let here = match told {
             Some((told, _)) if bug == Bug::SkipAfterLostSpool => told,
-            _ => here,
+            _ if bug == Bug::RelayAckOnReceive => log.tail(),
+            _ => log.durable(),
         };
         Ok(Durable { here, at_target: at_target.min(here) })
+    }
+
+    fn stalled(&self) -> bool {
+        self.full
     }
 
     fn gone(&mut self, connection: u64) {
@@ -261,8 +298,12 @@ impl Source for Relay {
     }
 
     fn read(&mut self, from: Lsn, count: u64) -> Option<Result<Batch, Refusal>> {
-        let log = &self.spool.as_ref()?.log;
-        log.batch(from, count, log.durable()).map(Ok)
+        let spool = self.spool.as_mut()?;
+        let batch = spool.log.batch(from, count, spool.log.durable())?;
+        if self.bug == Bug::RelayForgetsWhenSent {
+            spool.log.trim(batch.last());
+        }
+        Some(Ok(batch))
     }
 
     fn acknowledged(&mut self, durable: Durable) {

@@ -1,19 +1,30 @@
-//! The master target: one log, one lineage, one instance that has authority.
+//! The master target: an image, one log, one lineage, one instance that has authority.
 
+use crate::bug::Bug;
 use crate::hop::Sink;
-use crate::log::SimLog;
-use crate::world::Bug;
+use crate::log::{SimLog, stamp_of};
+use crate::truth::{BLOCKS, Blocks};
 use landfall_repl::{
     Admission, Batch, Durable, ReceiverPosition, Refusal, SourceIdentity, Standing, admit,
 };
 use landfall_testkit::Rng;
-use landfall_types::{Chain, Incarnation, InstanceId, Lineage, Lsn};
+use landfall_types::{Chain, InstanceId, Lineage, Lsn};
 
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) lineage: Lineage,
     pub(crate) instance: InstanceId,
+    /// What lies under the log.
+    pub(crate) image: Blocks,
+    /// What that image holds is not known: no point before a window has closed.
+    pub(crate) unknown: bool,
     pub(crate) log: SimLog,
+    /// No room: whoever brings records waits.
+    pub(crate) full: bool,
+    /// The disk says no to records, for once.
+    pub(crate) refuses: bool,
+    /// The next flush fails; what was not flushed may be there or not (fault F3).
+    pub(crate) fail_flush: Option<u64>,
     session: u64,
     bug: Bug,
     /// Of the seeded bug "resume from received": survives a crash though the records do not.
@@ -22,8 +33,31 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn new(lineage: Lineage, instance: InstanceId, bug: Bug) -> Self {
-        let log = SimLog::new(Lsn::ZERO, Chain::ROOT, Incarnation::NONE, vec![]);
-        Self { lineage, instance, log, session: 0, bug, received: (Lsn::ZERO, Chain::ROOT) }
+        Self {
+            lineage,
+            instance,
+            image: [0; BLOCKS],
+            unknown: false,
+            log: SimLog::after(Lsn::ZERO, Chain::ROOT),
+            full: false,
+            refuses: false,
+            fail_flush: None,
+            session: 0,
+            bug,
+            received: (Lsn::ZERO, Chain::ROOT),
+        }
+    }
+
+    /// The machine at home becomes the target: its disks hold what they held when it died, and the
+    /// log begins where the recovery site's branch did (design section 14.8).
+    pub(crate) fn home(former: &Self, image: Blocks, at: (Lsn, Chain)) -> Self {
+        Self {
+            image,
+            unknown: former.bug != Bug::HomeTakenAsItIs,
+            log: SimLog::after(at.0, at.1),
+            session: former.session + 1,
+            ..Self::new(former.lineage.clone(), former.instance, former.bug)
+        }
     }
 
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
@@ -34,6 +68,19 @@ impl Target {
     fn check(&self, session: u64) -> Result<(), Refusal> {
         if session == self.session { Ok(()) } else { Err(Refusal::Superseded) }
     }
+
+    /// The position that it names; before its end for the sake of a bug.
+    fn position(&self) -> (Lsn, Chain) {
+        let end = (self.log.tail(), self.log.tail_chain());
+        match self.bug {
+            Bug::NoGapCheck => self.received,
+            Bug::DuplicatesApplied => {
+                let before = Lsn::new(self.log.tail().get().saturating_sub(3));
+                self.log.chain_at(before).map_or(end, |chain| (before, chain))
+            }
+            _ => end,
+        }
+    }
 }
 
 impl Sink for Target {
@@ -43,7 +90,8 @@ impl Sink for Target {
         identity: &SourceIdentity,
     ) -> Option<Result<(u64, ReceiverPosition), Refusal>> {
         let tail = self.log.tail();
-        let standing = Standing { lineage: &self.lineage, tail, instance: Some(self.instance) };
+        let instance = (self.bug != Bug::CloneAdmitted).then_some(self.instance);
+        let standing = Standing { lineage: &self.lineage, tail, instance };
         let mut lineage = self.lineage.clone();
         match admit(identity, &standing) {
             _ if self.bug == Bug::EpochIgnored => lineage = identity.lineage.clone(),
@@ -56,16 +104,13 @@ impl Sink for Target {
         }
         self.log.flush();
         self.session += 1;
-        let (mut durable, mut chain) = (self.log.tail(), self.log.tail_chain());
-        if self.bug == Bug::NoGapCheck {
-            (durable, chain) = self.received;
-        }
+        let (durable, chain) = self.position();
         let position = ReceiverPosition {
             lineage,
             incarnation: self.log.incarnation(),
             durable,
             chain,
-            source_position: 0,
+            source_position: self.log.ring(),
             durable_at_target: durable,
             image_copy: None,
             open_windows: self.log.windows(),
@@ -75,10 +120,13 @@ impl Sink for Target {
 
     fn append(&mut self, session: u64, batch: &Batch) -> Result<(), Refusal> {
         self.check(session)?;
+        if std::mem::take(&mut self.refuses) {
+            return Err(Refusal::Unavailable { reason: "no space".into() });
+        }
         match self.bug {
-            Bug::NoGapCheck | Bug::EpochIgnored => {
+            Bug::NoGapCheck | Bug::EpochIgnored | Bug::DuplicatesApplied => {
                 for record in &batch.records {
-                    self.log.push(record.clone(), batch.epoch, batch.incarnation);
+                    self.log.push(record.clone(), stamp_of(batch));
                 }
                 self.received = (batch.last(), batch.chain_after());
                 Ok(())
@@ -89,6 +137,15 @@ impl Sink for Target {
 
     fn flush(&mut self, session: u64) -> Result<Durable, Refusal> {
         self.check(session)?;
+        if let Some(seed) = self.fail_flush.take() {
+            let promised = self.log.tail();
+            self.crash(&mut Rng::new(seed));
+            if self.bug == Bug::FlushErrorForgotten {
+                self.session -= 1;
+                return Ok(Durable { here: promised, at_target: promised });
+            }
+            return Err(Refusal::Unavailable { reason: "a flush failed".into() });
+        }
         self.log.flush();
         self.durable(session)
     }
@@ -97,11 +154,15 @@ impl Sink for Target {
         self.check(session)?;
         let here = match self.bug {
             Bug::AckOnReceive => self.log.tail(),
-            Bug::NoGapCheck => self.received.0,
+            Bug::NoGapCheck | Bug::DuplicatesApplied => self.received.0,
             _ => self.log.durable(),
         };
         Ok(Durable { here, at_target: here })
     }
 
     fn gone(&mut self, _: u64) {}
+
+    fn stalled(&self) -> bool {
+        self.full
+    }
 }

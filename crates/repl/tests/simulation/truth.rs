@@ -1,12 +1,13 @@
 //! The oracle: what the disk of the machine really held, write by write. It knows nothing of LSNs,
 //! epochs or chains.
 
-use crate::log::{SimLog, control};
+use crate::log::control;
+use crate::target::Target;
 use landfall_types::{Control, Record, RecordKind};
 use std::collections::HashMap;
 
 /// Blocks of the simulated disk.
-pub(crate) const BLOCKS: usize = 6;
+pub(crate) const BLOCKS: usize = 12;
 pub(crate) type Blocks = [u64; BLOCKS];
 
 #[derive(Debug)]
@@ -15,11 +16,18 @@ pub(crate) struct Truth {
     states: HashMap<Blocks, u64>,
     /// Write that the newest acknowledgement *at the target* covers.
     promised: u64,
+    /// The same for the first relay: kept unless a disk with it is lost (trap T-14).
+    promised_here: u64,
+    /// Promises about these writes are void: the target's disk went back in time, or a spool is
+    /// lost.
+    excused: u64,
+    excused_here: u64,
 }
 
 impl Truth {
     pub(crate) fn new() -> Self {
-        Self { states: HashMap::from([([0; BLOCKS], 0)]), promised: 0 }
+        let states = HashMap::from([([0; BLOCKS], 0)]);
+        Self { states, promised: 0, promised_here: 0, excused: 0, excused_here: 0 }
     }
 
     /// The machine that has authority wrote.
@@ -31,21 +39,41 @@ impl Truth {
         self.states.get(blocks).copied()
     }
 
-    /// The source was told that this write is safe.
-    pub(crate) fn promise(&mut self, number: u64) {
-        self.promised = self.promised.max(number);
+    /// The source was told that these writes are safe: at the target, at the first relay.
+    pub(crate) fn promise(&mut self, at_target: u64, here: u64) {
+        if at_target > self.excused {
+            self.promised = self.promised.max(at_target);
+        }
+        // Until the target is past the loss nobody behind it can be reached without a hole.
+        if at_target > self.excused_here || self.excused_here == 0 {
+            self.excused_here = 0;
+            self.promised_here = self.promised_here.max(here);
+        }
+    }
+
+    /// The target's disk is an older one: whatever was promised of writes up to `newest` can't be
+    /// kept.
+    pub(crate) const fn target_went_back(&mut self, newest: u64) {
+        (self.excused, self.promised) = (newest, 0);
+        self.spool_lost(newest);
+    }
+
+    /// Nobody has what only a relay had of writes up to `newest`.
+    pub(crate) const fn spool_lost(&mut self, newest: u64) {
+        (self.excused_here, self.promised_here) = (newest, 0);
     }
 
     /// Authority went to a branch at this content: what the old side had beyond it never happened.
     pub(crate) fn failed_over(&mut self, blocks: &Blocks) {
         let fork = self.number_of(blocks).expect("a legal point");
         self.states.retain(|_, number| *number <= fork);
+        self.promised_here = 0;
     }
 
     /// What the target holds must be what the disk held after writes 1 … k, for some k, and no
     /// promise may be broken.
-    pub(crate) fn check(&self, log: &SimLog) -> Result<(), String> {
-        let (blocks, legal) = image(log);
+    pub(crate) fn check(&self, target: &Target) -> Result<(), String> {
+        let (blocks, legal) = image(target);
         if !legal {
             return Ok(());
         }
@@ -58,10 +86,22 @@ impl Truth {
         }
     }
 
+    /// T-14: everything that a relay had acknowledged has been drained into the target.
+    pub(crate) fn check_drained(&self, target: &Target) -> Result<(), String> {
+        let (blocks, legal) = image(target);
+        match self.number_of(&blocks) {
+            Some(number) if legal && number < self.promised_here => Err(format!(
+                "a relay acknowledged write {}, the drained target holds {number}",
+                self.promised_here
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Promise P3 for every position of the log where no window is open, not only for its end.
-    pub(crate) fn check_prefixes(&self, log: &SimLog) -> Result<(), String> {
-        let mut image = Image::default();
-        for entry in &log.entries {
+    pub(crate) fn check_prefixes(&self, target: &Target) -> Result<(), String> {
+        let mut image = Image::of(target);
+        for entry in &target.log.entries {
             image.apply(&entry.record);
             if image.legal() && self.number_of(&image.blocks).is_none() {
                 let lsn = entry.record.header.lsn;
@@ -72,8 +112,8 @@ impl Truth {
     }
 
     /// After everything has healed the target holds what the machine's disk holds.
-    pub(crate) fn check_all_arrived(&self, log: &SimLog, disk: &Blocks) -> Result<(), String> {
-        let (blocks, legal) = image(log);
+    pub(crate) fn check_all_arrived(&self, target: &Target, disk: &Blocks) -> Result<(), String> {
+        let (blocks, legal) = image(target);
         if legal && blocks == *disk {
             return Ok(());
         }
@@ -81,26 +121,35 @@ impl Truth {
     }
 }
 
-/// The content after all durable records, and whether no window is open there.
-pub(crate) fn image(log: &SimLog) -> (Blocks, bool) {
-    let mut image = Image::default();
+/// The content after all durable records, and whether that is a recovery point.
+pub(crate) fn image(target: &Target) -> (Blocks, bool) {
+    let mut image = Image::of(target);
+    let log = &target.log;
     let durable = usize::try_from(log.durable().records_since(log.base())).expect("small");
     log.entries.iter().take(durable).for_each(|entry| image.apply(&entry.record));
     (image.blocks, image.legal())
 }
 
 /// Records applied one after the other; windows counted by hand.
-#[derive(Default)]
 struct Image {
     blocks: Blocks,
     open: i64,
+    /// No window has closed yet over disks of unknown content.
+    unknown: bool,
 }
 
 impl Image {
+    const fn of(target: &Target) -> Self {
+        Self { blocks: target.image, open: 0, unknown: target.unknown }
+    }
+
     fn apply(&mut self, record: &Record) {
         match control(record) {
             Some(Control::WindowOpen(_)) => self.open += 1,
-            Some(Control::WindowClose(_)) => self.open -= 1,
+            Some(Control::WindowClose(_)) => {
+                self.open -= 1;
+                self.unknown = false;
+            }
             Some(Control::Marker(_) | Control::Geometry(_)) | None => {}
         }
         if record.header.kind == RecordKind::Write {
@@ -109,7 +158,7 @@ impl Image {
         }
     }
 
-    fn legal(&self) -> bool {
-        self.open == 0
+    const fn legal(&self) -> bool {
+        self.open == 0 && !self.unknown
     }
 }

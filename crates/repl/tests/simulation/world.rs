@@ -1,118 +1,58 @@
-//! The three hops under faults. A seed decides everything: which faults a history has, when they
-//! strike, and in which order everything else happens.
+//! The hops under faults. A seed decides everything: which faults a history has, when they strike,
+//! and in which order everything else happens.
 
 use crate::agent::Agent;
-use crate::hop::Hop;
+use crate::bug::Bug;
+use crate::hop::{Hop, Sink};
+use crate::mix::{Counts, Mix};
 use crate::relay::Relay;
 use crate::target::Target;
-use crate::truth::{BLOCKS, Truth, image};
+use crate::truth::{BLOCKS, Blocks, Truth};
 use landfall_repl::{SenderInput, SenderOptions, SourceIdentity, Ticks};
 use landfall_testkit::Rng;
 use landfall_types::{Chain, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, ReplicaId};
 
-/// A mistake that is built in, to see that the harness finds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bug {
-    None,
-    /// The target acknowledges what it has received but not flushed.
-    AckOnReceive,
-    /// The target resumes from what it had received before a crash, and stores whatever comes.
-    NoGapCheck,
-    /// Nobody compares lineages and instances.
-    EpochIgnored,
-    /// A relay that lost its spool goes on where it was.
-    SkipAfterLostSpool,
-    /// Not a mistake of the protocol but of the agent (trap T-1): the protocol must contain it.
-    NaiveRenumbering,
-}
-
-/// How often each fault strikes in this history: once in so many steps; 0: never.
-#[derive(Debug)]
-struct Mix {
-    cut: u64,
-    relay_crash: u64,
-    target_crash: u64,
-    lost_spool: u64,
-    agent_crash: u64,
-    revert: u64,
-    failover: u64,
-    clone: u64,
-    partition: u64,
-    write: u64,
-}
-
-impl Mix {
-    fn new(rng: &mut Rng) -> Self {
-        let mut once_in = |steps: u64| match rng.below(3) {
-            0 => 0,
-            _ => steps / 2 + rng.below(steps),
-        };
-        Self {
-            cut: once_in(60),
-            relay_crash: once_in(200),
-            target_crash: once_in(200),
-            lost_spool: once_in(400),
-            agent_crash: once_in(400),
-            revert: once_in(500),
-            failover: once_in(600),
-            clone: once_in(800),
-            partition: once_in(300),
-            write: 3 + rng.below(20),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct World {
-    rng: Rng,
-    mix: Mix,
-    bug: Bug,
-    now: Ticks,
-    truth: Truth,
+    pub(crate) rng: Rng,
+    pub(crate) mix: Mix,
+    pub(crate) bug: Bug,
+    pub(crate) now: Ticks,
+    pub(crate) truth: Truth,
     /// The first one has authority; the others are what is left of earlier epochs, and clones.
-    agents: Vec<(Agent, Hop)>,
-    relay: Relay,
-    down: Hop,
-    target: Target,
-    snapshot: Option<Agent>,
-    writes: u64,
-    serial: u64,
+    pub(crate) agents: Vec<(Agent, Hop)>,
+    /// One or two in a row; each has the hop to its next one in `downs`.
+    pub(crate) relays: Vec<Relay>,
+    pub(crate) downs: Vec<Hop>,
+    pub(crate) target: Target,
+    pub(crate) snapshot: Option<Agent>,
+    /// An older state of the target's disk.
+    pub(crate) backup: Option<crate::log::SimLog>,
+    /// What the disks of the machine that failed hold.
+    pub(crate) left_behind: Option<(Blocks, (Lsn, Chain))>,
+    pub(crate) writes: u64,
+    pub(crate) serial: u64,
     idle: u32,
     pub(crate) counts: Counts,
-}
-
-/// What a history contained: a simulation in which nothing happens proves nothing.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Counts {
-    pub(crate) steps: u64,
-    pub(crate) cuts: u64,
-    pub(crate) crashes: u64,
-    pub(crate) lost_spools: u64,
-    pub(crate) reverts: u64,
-    pub(crate) failovers: u64,
-    pub(crate) clones: u64,
-    pub(crate) records: u64,
-    pub(crate) set_aside: u64,
-}
-
-impl Counts {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.steps += other.steps;
-        self.cuts += other.cuts;
-        self.crashes += other.crashes;
-        self.lost_spools += other.lost_spools;
-        self.reverts += other.reverts;
-        self.failovers += other.failovers;
-        self.clones += other.clones;
-        self.records += other.records;
-        self.set_aside += other.set_aside;
-    }
+    trace: bool,
 }
 
 /// Agents of the past that go on trying beside the one with authority.
-const OTHERS_MAX: usize = 3;
+pub(crate) const OTHERS_MAX: usize = 3;
 const SAFETY_STEPS: u64 = 2_500;
-const HEAL_STEPS: u64 = 60_000;
+const HEAL_STEPS: u64 = 80_000;
+
+/// The hop behind relay `n`, with what is at its two ends.
+pub(crate) fn link<'a>(
+    relays: &'a mut [Relay],
+    downs: &'a mut [Hop],
+    target: &'a mut Target,
+    n: usize,
+) -> (&'a mut Hop, &'a mut Relay, &'a mut dyn Sink) {
+    let (before, after) = relays.split_at_mut(n + 1);
+    let sink = after.first_mut().map_or(target as &mut dyn Sink, |relay| relay);
+    (&mut downs[n], &mut before[n], sink)
+}
 
 impl World {
     pub(crate) fn new(seed: u64, bug: Bug) -> Self {
@@ -129,6 +69,7 @@ impl World {
         let target = Target::new(identity.lineage.clone(), instance, bug);
         let agent = Agent::new(identity, [0; BLOCKS], (Lsn::ZERO, Chain::ROOT), bug);
         let patient = SenderOptions { retry_permanent_ms: Some(1_000), history_bytes: 0 };
+        let hops = if rng.one_in(3) { 2 } else { 1 };
         Self {
             rng,
             mix,
@@ -136,14 +77,17 @@ impl World {
             now: Ticks(1),
             truth: Truth::new(),
             agents: vec![(agent, Hop::new(1 << 32, SenderOptions::default()))],
-            relay: Relay::new(instance, bug),
-            down: Hop::new(0, patient),
+            relays: (0..hops).map(|_| Relay::new(instance, bug)).collect(),
+            downs: (0..hops).map(|_| Hop::new(0, patient)).collect(),
             target,
             snapshot: None,
+            backup: None,
+            left_behind: None,
             writes: 0,
             serial: 1,
             idle: 0,
             counts: Counts::default(),
+            trace: std::env::var_os("LANDFALL_SIM_TRACE").is_some(),
         }
     }
 
@@ -155,32 +99,39 @@ impl World {
             self.writes();
             self.step();
             if self.rng.one_in(8) {
-                self.truth.check(&self.target.log)?;
+                self.truth.check(&self.target)?;
             }
         }
         self.heal();
         for _ in 0..HEAL_STEPS {
             self.step();
             if self.converged() {
-                self.truth.check(&self.target.log)?;
-                self.check_every_point()?;
-                self.counts.set_aside = self.relay.set_aside.into();
-                return self.truth.check_all_arrived(&self.target.log, &self.agents[0].0.blocks);
+                self.truth.check(&self.target)?;
+                self.truth.check_prefixes(&self.target)?;
+                self.counts.set_aside =
+                    self.relays.iter().map(|one| u64::from(one.set_aside)).sum();
+                (self.counts.compared, self.counts.exact) = self.agents[0].0.catch_ups;
+                return self.truth.check_all_arrived(&self.target, &self.agents[0].0.blocks);
             }
         }
-        self.truth.check(&self.target.log)?;
-        Err(format!(
-            "does not converge: {:?} {:?} {:?}, agent tail {} quiet {} sender {:?}, relay tail {:?} sender {:?}, target tail {}",
-            (self.agents[0].0.promised, self.agents[0].0.newest_covered()),
-            self.agents[0].1.sender.progress(),
-            self.down.sender.progress(),
-            self.agents[0].0.queue.tail(),
-            self.agents[0].0.quiet(),
-            self.agents[0].1.sender.phase(),
-            self.relay.tail(),
-            self.down.sender.phase(),
+        self.truth.check(&self.target)?;
+        Err(self.stuck())
+    }
+
+    fn stuck(&self) -> String {
+        let (agent, hop) = &self.agents[0];
+        let relays: Vec<_> = self.relays.iter().map(Relay::end).collect();
+        let phases: Vec<_> = self.downs.iter().map(|hop| hop.sender.phase()).collect();
+        format!(
+            "does not converge: promised {} of {}, agent tail {} quiet {} sender {:?}, relays \
+             {relays:?} senders {phases:?}, target tail {}",
+            agent.promised,
+            agent.newest_covered(),
+            agent.queue.tail(),
+            agent.quiet(),
+            hop.sender.phase(),
             self.target.log.tail()
-        ))
+        )
     }
 
     fn converged(&self) -> bool {
@@ -192,58 +143,71 @@ impl World {
             && agent.promised == agent.newest_covered()
     }
 
-    /// Promise P3 for every position of the log, not only its end.
-    fn check_every_point(&self) -> Result<(), String> {
-        self.truth.check_prefixes(&self.target.log)
-    }
-
     fn heal(&mut self) {
-        self.mix = Mix {
-            cut: 0,
-            relay_crash: 0,
-            target_crash: 0,
-            lost_spool: 0,
-            agent_crash: 0,
-            revert: 0,
-            failover: 0,
-            clone: 0,
-            partition: 0,
-            write: 0,
-        };
-        self.down.reachable = true;
+        self.note(|| "everything heals".into());
+        self.mix = Mix { step_us: self.mix.step_us, ..Mix::default() };
+        self.downs.iter_mut().for_each(|hop| hop.reachable = true);
         self.agents.iter_mut().for_each(|(_, hop)| hop.reachable = true);
+        for relay in &mut self.relays {
+            (relay.full, relay.refuses, relay.fail_flush) = (false, false, None);
+        }
+        let target = &mut self.target;
+        (target.full, target.refuses, target.fail_flush) = (false, false, None);
     }
 
-    fn step(&mut self) {
+    /// One random thing happens.
+    pub(crate) fn step(&mut self) {
+        let which = self.below(self.downs.len() + self.agents.len());
+        self.step_of(which);
+    }
+
+    /// The same of the hops between relays and target only: the machines are off.
+    pub(crate) fn step_down(&mut self) {
+        let which = self.below(self.downs.len());
+        self.step_of(which);
+    }
+
+    fn step_of(&mut self, which: usize) {
         self.counts.steps += 1;
-        self.now.0 += 1_000;
-        let which = usize::try_from(self.rng.below(1 + self.agents.len() as u64)).expect("small");
-        let did = match self.agents.get_mut(which) {
-            Some((agent, hop)) => {
+        self.now.0 += self.mix.step_us;
+        let did = match which.checked_sub(self.downs.len()) {
+            None => {
+                let (hop, source, sink) =
+                    link(&mut self.relays, &mut self.downs, &mut self.target, which);
+                hop.step(self.now, &mut self.rng, source, sink)
+            }
+            Some(which) => {
+                let (agent, hop) = &mut self.agents[which];
                 let worked = self.rng.one_in(3) && agent.work();
-                worked | hop.step(self.now, &mut self.rng, agent, &mut self.relay)
+                worked | hop.step(self.now, &mut self.rng, agent, &mut self.relays[0])
             }
-            None => self.down.step(self.now, &mut self.rng, &mut self.relay, &mut self.target),
         };
-        for (agent, hop) in &mut self.agents {
-            if std::mem::take(&mut agent.restart) {
-                hop.input(self.now, SenderInput::Restart, agent);
-            }
-        }
-        if std::mem::take(&mut self.relay.restart) {
-            self.down.input(self.now, SenderInput::Restart, &mut self.relay);
-        }
+        self.restarts();
         // An agent that renumbers does not know what its acknowledgements are about.
         if self.bug != Bug::NaiveRenumbering {
-            self.truth.promise(self.agents[0].0.promised);
+            let agent = &self.agents[0].0;
+            self.truth.promise(agent.promised, agent.promised_here);
         }
         self.idle = if did { 0 } else { self.idle + 1 };
         if self.idle > 60 {
             // Nothing but time can happen.
             self.idle = 0;
-            let hops = self.agents.iter().map(|(_, hop)| hop).chain([&self.down]);
+            let hops = self.agents.iter().map(|(_, hop)| hop).chain(&self.downs);
             if let Some(next) = hops.filter_map(Hop::deadline).min() {
                 self.now = self.now.max(next);
+            }
+        }
+    }
+
+    fn restarts(&mut self) {
+        for (agent, hop) in &mut self.agents {
+            if std::mem::take(&mut agent.restart) {
+                hop.input(self.now, SenderInput::Restart, agent);
+            }
+        }
+        for (relay, hop) in self.relays.iter_mut().zip(&mut self.downs) {
+            if std::mem::take(&mut relay.restart) {
+                hop.input(self.now, SenderInput::Restart, relay);
             }
         }
     }
@@ -252,157 +216,31 @@ impl World {
         if !self.rng.one_in(self.mix.write) {
             return;
         }
-        for (n, (agent, _)) in self.agents.iter_mut().enumerate() {
-            self.writes += 1;
-            let block = usize::try_from(self.rng.below(BLOCKS as u64)).expect("small");
-            agent.write(block, self.writes);
-            self.counts.records += 1;
-            if n == 0 {
-                self.truth.wrote(self.writes, agent.blocks);
-            }
+        for n in 0..self.agents.len() {
+            let block = self.below(BLOCKS);
+            self.write(n, block);
         }
     }
 
-    fn strikes(&mut self, once_in: u64) -> bool {
-        once_in > 0 && self.rng.one_in(once_in)
-    }
-
-    fn faults(&mut self) -> Result<(), String> {
-        let (now, half_open) = (self.now, self.rng.one_in(3));
-        if self.strikes(self.mix.cut) {
-            self.counts.cuts += 1;
-            match self.pick_agent() {
-                Some((agent, hop)) => hop.cut(now, half_open, &mut Rng::new(now.0), agent),
-                None => self.down.cut(now, half_open, &mut self.rng, &mut self.relay),
-            }
-        }
-        if self.strikes(self.mix.partition) {
-            let reachable = self.rng.one_in(2);
-            match self.pick_agent() {
-                Some((_, hop)) => hop.reachable = reachable,
-                None => self.down.reachable = reachable,
-            }
-        }
-        let lost = self.strikes(self.mix.lost_spool);
-        if lost || self.strikes(self.mix.relay_crash) {
-            self.relay_dies(lost);
-        }
-        if self.strikes(self.mix.target_crash) {
-            self.counts.crashes += 1;
-            self.down.receiver_died(now, &mut self.rng, &mut self.relay, &mut self.target);
-            self.target.crash(&mut self.rng);
-            self.truth.check(&self.target.log)?;
-        }
-        if self.strikes(self.mix.agent_crash) {
-            self.counts.crashes += 1;
-            self.serial += 1;
-            let (agent, hop) = &mut self.agents[0];
-            agent.restarted(self.serial << 20);
-            hop.sender_died(now);
-        }
-        if self.strikes(self.mix.revert) {
-            self.revert();
-        }
-        if self.strikes(self.mix.clone) && self.agents.len() <= OTHERS_MAX {
-            self.clone_agent();
-        }
-        if self.strikes(self.mix.failover) && self.agents.len() <= OTHERS_MAX {
-            self.fail_over()?;
-        }
-        Ok(())
-    }
-
-    fn pick_agent(&mut self) -> Option<&mut (Agent, Hop)> {
-        let which = usize::try_from(self.rng.below(1 + self.agents.len() as u64)).expect("small");
-        self.agents.get_mut(which)
-    }
-
-    fn relay_dies(&mut self, lost: bool) {
-        self.counts.crashes += 1;
-        for (agent, hop) in &mut self.agents {
-            hop.receiver_died(self.now, &mut self.rng, agent, &mut self.relay);
-        }
-        self.down.sender_died(self.now);
-        if lost {
-            self.counts.lost_spools += 1;
-            self.relay.lose_spool(&mut self.rng);
-        } else {
-            self.relay.crash(&mut self.rng);
+    pub(crate) fn write(&mut self, n: usize, block: usize) {
+        self.writes += 1;
+        self.counts.records += 1;
+        let agent = &mut self.agents[n].0;
+        agent.write(block, self.writes);
+        if n == 0 {
+            self.truth.wrote(self.writes, agent.blocks);
         }
     }
 
-    /// The machine goes back to a snapshot of its memory and disk, agent included (trap T-1).
-    fn revert(&mut self) {
-        let (agent, hop) = &mut self.agents[0];
-        match self.snapshot.take() {
-            None => self.snapshot = Some(agent.clone()),
-            Some(snapshot) if snapshot.identity.lineage == agent.identity.lineage => {
-                self.counts.reverts += 1;
-                *agent = snapshot;
-                hop.sender_died(self.now);
-                // It goes on and writes something else under the positions that it has used
-                // already.
-                self.writes += 1;
-                agent.write(0, self.writes);
-                self.truth.wrote(self.writes, agent.blocks);
-            }
-            Some(_) => {}
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.rng.below(limit as u64)).expect("small")
+    }
+
+    /// A line of the trace: `LANDFALL_SIM_TRACE=1` prints them.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            let target = self.target.log.durable();
+            eprintln!("{:>8} target {target:>5}  {}", self.counts.steps, what());
         }
-    }
-
-    /// A clone of the machine, agent's memory and all, with an instance of its own (trap T-11).
-    fn clone_agent(&mut self) {
-        self.counts.clones += 1;
-        let mut clone = self.agents[0].0.clone();
-        clone.identity.instance = InstanceId::from_bytes([0xcc; 16]);
-        self.add(clone);
-    }
-
-    fn add(&mut self, agent: Agent) {
-        self.serial += 1;
-        self.agents.push((agent, Hop::new(self.serial << 32, SenderOptions::default())));
-    }
-
-    /// The target is promoted where it stands; the old side knows nothing of it and goes on
-    /// sending.
-    fn fail_over(&mut self) -> Result<(), String> {
-        self.truth.check(&self.target.log)?;
-        self.down.receiver_died(self.now, &mut self.rng, &mut self.relay, &mut self.target);
-        self.target.crash(&mut self.rng);
-        let (blocks, legal) = image(&self.target.log);
-        if !legal || self.truth.number_of(&blocks).is_none() {
-            return Ok(());
-        }
-        self.counts.failovers += 1;
-        self.serial += 1;
-        let old = self.target.lineage.epoch();
-        let epoch = Epoch {
-            number: old.number + 1,
-            id: EpochId::new(self.rng.next_u64()),
-            parent: Some(old.id),
-        };
-        let (fork, chain) = (self.target.log.tail(), self.target.log.tail_chain());
-        let lineage = self.target.lineage.extend(epoch, fork).expect("rises");
-        let byte = u8::try_from(self.serial % 100).expect("small");
-        // Half of the time the old side has the same instance: then only the epoch tells them
-        // apart.
-        let same = self.rng.one_in(2);
-        let instance = if same { self.target.instance } else { InstanceId::from_bytes([byte; 16]) };
-        self.target.lineage = lineage.clone();
-        self.target.instance = instance;
-        self.relay.instance = instance;
-        self.truth.failed_over(&blocks);
-        let identity = SourceIdentity {
-            lineage,
-            incarnation: Incarnation::new(self.serial << 20),
-            instance,
-            ..self.agents[0].0.identity.clone()
-        };
-        let agent = Agent::new(identity, blocks, (fork, chain), self.bug);
-        self.add(agent);
-        let last = self.agents.len() - 1;
-        self.agents.swap(0, last);
-        self.snapshot = None;
-        Ok(())
     }
 }
