@@ -7,7 +7,9 @@
 use crate::ranges::RangeSet;
 use bytes::Bytes;
 use landfall_capture::{Captured, CapturedKind};
-use landfall_repl::{Batch, Durable, ReceiverPosition};
+use landfall_repl::{
+    Batch, Durable, Mismatch, ProducerResume, ProducerView, ReceiverPosition, follow_receiver,
+};
 use landfall_types::{
     ByteRange, Chain, Control, DiskIndex, Epoch, HEADER_BYTES, Incarnation, Lsn, Marker,
     PAYLOAD_BYTES_MAX, Record, WindowClose, WindowId, WindowMode, WindowOpen, WindowReason,
@@ -22,33 +24,6 @@ pub struct Tip {
     pub lsn: Lsn,
     /// The chain there.
     pub chain: Chain,
-}
-
-/// Why a receiver's position is none that we can continue from (trap T-1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Mismatch {
-    /// It lacks records that were forgotten here.
-    #[error("the receiver is at {durable}, and records up to {base} were forgotten here")]
-    Behind {
-        /// The receiver's.
-        durable: Lsn,
-        /// The last record that is not here any more.
-        base: Lsn,
-    },
-    /// It has records that were never written here.
-    #[error("the receiver is at {durable}, ahead of {tail}, the last record here")]
-    Ahead {
-        /// The receiver's.
-        durable: Lsn,
-        /// Our last.
-        tail: Lsn,
-    },
-    /// It has other records under the same positions.
-    #[error("the receiver has another history at {lsn}")]
-    OtherChain {
-        /// Where.
-        lsn: Lsn,
-    },
 }
 
 struct Queued {
@@ -304,25 +279,23 @@ impl SourceLog {
         self.windows.legal()
     }
 
-    /// Whether a receiver at `position` can be continued from (trap T-1): it must hold our records,
-    /// and not others under the same positions.
-    ///
-    /// # Errors
-    /// [`Mismatch`].
-    pub fn check(&self, position: &ReceiverPosition) -> Result<(), Mismatch> {
-        let durable = position.durable;
-        if durable < self.base.lsn {
-            return Err(Mismatch::Behind { durable, base: self.base.lsn });
-        }
-        match self.chain_at(durable) {
-            None => Err(Mismatch::Ahead { durable, tail: self.tail.lsn }),
-            Some(chain) if chain != position.chain => Err(Mismatch::OtherChain { lsn: durable }),
-            Some(_) => Ok(()),
-        }
+    /// How the log goes on at a receiver's position (trap T-1); `bits_since`: what the target had
+    /// durable when dirty bits were dropped last.
+    #[must_use]
+    pub fn follow(&self, position: &ReceiverPosition, bits_since: Lsn) -> ProducerResume {
+        let view = ProducerView {
+            incarnation: self.incarnation,
+            base: self.base.lsn,
+            tail: self.tail.lsn,
+            base_source_position: self.acknowledged_ring,
+            known_at_target: bits_since.max(self.durable.at_target),
+            chain_there: self.chain_at(position.durable),
+        };
+        follow_receiver(&view, position)
     }
 
     fn chain_at(&self, lsn: Lsn) -> Option<Chain> {
-        match lsn.records_since(self.base.lsn) {
+        match lsn.get().checked_sub(self.base.lsn.get())? {
             0 => Some(self.base.chain),
             count => self.queue.get(index(count - 1)).map(|queued| queued.chain_after),
         }

@@ -279,8 +279,8 @@ impl Run {
                 end = &mut *pump_end => return LoadEnd::of(end.unwrap_or(PumpEnd::Stopped)),
                 refusal = self.uplink.ended() => return LoadEnd::Run(RunEnd::Refused(refusal)),
                 () = self.source.decided() => {
-                    if let Some(broken) = self.source.broken() {
-                        return LoadEnd::Broken(broken.0);
+                    if let Some(end) = self.broken(&mut work).await {
+                        return end;
                     }
                 }
                 Some(loss) = losses.recv() => if let Some(end) = self.lost(&loss) {
@@ -318,6 +318,20 @@ impl Run {
                 },
             }
         }
+    }
+
+    /// The log can't be continued where the receiver stands: it begins anew there, or the load
+    /// ends.
+    async fn broken(&self, work: &mut JoinSet<Result<(), CatchUpError>>) -> Option<LoadEnd> {
+        let broken = self.source.broken()?;
+        if !broken.bits_suffice {
+            return Some(LoadEnd::Broken(broken.why));
+        }
+        tracing::warn!(why = broken.why, "what is dirty is sent again");
+        // Gone first: what it has read may be older than what follows.
+        work.shutdown().await;
+        self.source.begin_behind_receiver();
+        None
     }
 
     /// Data mode ended on a disk: an event with a reason code, counted and shown (design section
@@ -363,7 +377,10 @@ impl Run {
         let Some(settled) = self.source.take_settled() else { return };
         let start = &self.config.start;
         match self.config.settled.write(start.replica, start.lineage.epoch(), settled.lsn) {
-            Ok(()) => self.capture().durable(settled.ring),
+            Ok(()) => {
+                self.source.bits_dropped(settled.lsn);
+                self.capture().durable(settled.ring);
+            }
             Err(error) => tracing::warn!(%error, "dirty bits are kept"),
         }
     }

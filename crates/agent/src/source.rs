@@ -37,9 +37,15 @@ pub enum Begin {
     Behind(Plan),
 }
 
-/// Why the log can't be continued with this load.
+/// Why the log can't be continued where the receiver stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Broken(pub String);
+pub struct Broken {
+    /// In words.
+    pub why: String,
+    /// The bitmap knows what the receiver lacks: a window in this load is enough. Else a new load,
+    /// and everything is compared.
+    pub bits_suffice: bool,
+}
 
 /// A place of the log that is a recovery point: where, and how far the ring was in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +68,10 @@ struct State {
     /// Markers that may not be durable at the target yet.
     markers: VecDeque<Settled>,
     settled: Option<Settled>,
+    /// The target had this durable when dirty bits were dropped last.
+    bits_since: Lsn,
+    /// The receiver lost what was forgotten here, and the bitmap has it: why the log begins anew.
+    lost_position: bool,
 }
 
 /// See the module.
@@ -71,8 +81,6 @@ pub struct Source {
     queue_bytes_max: usize,
     /// How far the first copy is.
     pub(crate) image: ImageProgress,
-    /// What the target had durable when dirty bits were dropped last, by an earlier process.
-    known_durable: Lsn,
     state: Mutex<State>,
     /// Records were appended: a waiting session reads on.
     appended: Notify,
@@ -106,13 +114,14 @@ impl Source {
             unfinished: BTreeSet::new(),
             markers: VecDeque::new(),
             settled: None,
+            bits_since: known_durable,
+            lost_position: false,
         };
         Self {
             identity,
             disks,
             queue_bytes_max,
             image: ImageProgress::default(),
-            known_durable,
             state: Mutex::new(state),
             appended: Notify::new(),
             decided: Notify::new(),
@@ -130,6 +139,7 @@ impl Source {
         state.waits_for_receiver = false;
         state.markers.clear();
         state.settled = None;
+        state.lost_position = false;
         let (incarnation, ring) = (capture.incarnation(), capture.drained());
         state.capture = Some(capture);
         self.drained.send_replace(ring);
@@ -284,7 +294,7 @@ impl Source {
         Plan::compare(reason, self.image.unfinished().as_ref(), all)
     }
 
-    fn knowledge(&self, capture: &Capture) -> Knowledge {
+    fn knowledge(&self, capture: &Capture, bits_since: Lsn) -> Knowledge {
         let bitmap = |disk: &Disk| {
             let known = match capture.has_baseline(disk.index) {
                 false => Bitmap::Nothing,
@@ -298,7 +308,7 @@ impl Source {
             origin: capture.origin(),
             ring: (capture.tail(), capture.head()),
             disks: self.disks.iter().map(bitmap).collect(),
-            settled: self.known_durable,
+            settled: bits_since,
         }
     }
 

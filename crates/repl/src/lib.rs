@@ -47,7 +47,7 @@ pub use message::{
 };
 pub use receiver::{Receiver, ReceiverEffect, ReceiverInput, ReceiverOptions};
 pub use relay::{Downstream, RelayStanding, SpoolView, Upstream, admit_upstream, follow_target};
-pub use resume::{Broken, ProducerResume, ProducerView, follow_receiver};
+pub use resume::{Mismatch, ProducerResume, ProducerView, follow_receiver};
 pub use seam::{
     Batch, Durable, HashReply, HashRequest, ImageCopyPosition, ImageData, LogSink, LogSource,
     ReceiverPosition, Refusal, SessionToken, SourceIdentity,

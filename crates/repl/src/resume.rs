@@ -17,9 +17,9 @@ pub struct ProducerView {
     pub tail: Lsn,
     /// The producer's own position (for an agent: the ring's) at `base`.
     pub base_source_position: u64,
-    /// The target had this durable when dirty bits were dropped last: what was written after it has
-    /// a bit still.
-    pub bits_since: Lsn,
+    /// What the target is known to have had durable. Dirty bits were dropped up to there at most:
+    /// what was written after it has a bit still.
+    pub known_at_target: Lsn,
     /// The chain at the receiver's position, where that lies in `base ..= tail`.
     pub chain_there: Option<Chain>,
 }
@@ -33,12 +33,12 @@ pub enum ProducerResume {
     /// window behind the receiver's position, with the dirty ranges (design section 5.3).
     SendDirty,
     /// Something was lost or is not ours (trap T-1): a new incarnation, and everything is compared.
-    Compare(Broken),
+    Compare(Mismatch),
 }
 
 /// Why nothing that is known here can be relied on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Broken {
+pub enum Mismatch {
     /// It lacks records that were forgotten here, and more than the bitmap knows.
     #[error("the receiver is at {durable}, and records up to {base} were forgotten here")]
     Behind {
@@ -77,20 +77,20 @@ pub fn follow_receiver(view: &ProducerView, position: &ReceiverPosition) -> Prod
     let durable = position.durable;
     let (base, tail) = (view.base, view.tail);
     if durable > tail {
-        return ProducerResume::Compare(Broken::Ahead { durable, tail });
+        return ProducerResume::Compare(Mismatch::Ahead { durable, tail });
     }
     if durable >= base {
         return match view.chain_there {
             Some(chain) if chain == position.chain => ProducerResume::Continue,
-            _ => ProducerResume::Compare(Broken::OtherChain { lsn: durable }),
+            _ => ProducerResume::Compare(Mismatch::OtherChain { lsn: durable }),
         };
     }
     let ours = position.incarnation == view.incarnation
         && position.source_position <= view.base_source_position;
-    if ours && durable >= view.bits_since && durable > Lsn::ZERO {
+    if ours && durable >= view.known_at_target && durable > Lsn::ZERO {
         ProducerResume::SendDirty
     } else {
-        ProducerResume::Compare(Broken::Behind { durable, base })
+        ProducerResume::Compare(Mismatch::Behind { durable, base })
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
             base: Lsn::new(50),
             tail: Lsn::new(80),
             base_source_position: 500,
-            bits_since: Lsn::new(20),
+            known_at_target: Lsn::new(20),
             chain_there,
         }
     }
@@ -121,7 +121,7 @@ mod tests {
     fn where_the_records_are_still_here_the_chain_decides() {
         let there = Some(chain(60));
         assert_eq!(follow_receiver(&view(there), &at(60, 0)), ProducerResume::Continue);
-        let other = ProducerResume::Compare(Broken::OtherChain { lsn: Lsn::new(60) });
+        let other = ProducerResume::Compare(Mismatch::OtherChain { lsn: Lsn::new(60) });
         assert_eq!(follow_receiver(&view(Some(chain(61))), &at(60, 0)), other);
         assert_eq!(follow_receiver(&view(None), &at(60, 0)), other);
     }
@@ -140,16 +140,16 @@ mod tests {
     fn t1_what_the_bitmap_can_not_know_is_compared() {
         let behind = |durable| {
             let (durable, base) = (Lsn::new(durable), Lsn::new(50));
-            ProducerResume::Compare(Broken::Behind { durable, base })
+            ProducerResume::Compare(Mismatch::Behind { durable, base })
         };
-        assert_eq!(follow_receiver(&view(None), &at(19, 400)), behind(19), "bits were dropped");
+        assert_eq!(follow_receiver(&view(None), &at(19, 400)), behind(19), "it had more");
         assert_eq!(follow_receiver(&view(None), &at(40, 501)), behind(40), "sent after a snapshot");
         let stranger = ReceiverPosition { incarnation: Incarnation::new(9), ..at(40, 400) };
         assert_eq!(follow_receiver(&view(None), &stranger), behind(40), "another incarnation");
-        let fresh = ProducerView { bits_since: Lsn::ZERO, ..view(None) };
+        let fresh = ProducerView { known_at_target: Lsn::ZERO, ..view(None) };
         assert_eq!(follow_receiver(&fresh, &at(0, 0)), behind(0), "an empty replica");
         let (durable, tail) = (Lsn::new(81), Lsn::new(80));
-        let ahead = ProducerResume::Compare(Broken::Ahead { durable, tail });
+        let ahead = ProducerResume::Compare(Mismatch::Ahead { durable, tail });
         assert_eq!(follow_receiver(&view(None), &at(81, 400)), ahead);
     }
 }

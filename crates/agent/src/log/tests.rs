@@ -132,11 +132,13 @@ fn random_writes(rng: &mut Rng, disk: &mut [u8], ring: &mut VecDeque<Captured>) 
 }
 
 /// Guards P1. T-1 at the sender: a receiver that has other records under the same positions, or
-/// more than we have, or less than we still have, is never continued.
+/// more than we have, or less than we and the bitmap still have, is never continued.
 #[test]
 fn t1_only_a_receiver_with_our_own_records_is_continued() {
     let mut log = log_at(10);
-    assert!(log.check(&position(Lsn::new(10), Chain::ROOT)).is_ok());
+    let compare = ProducerResume::Compare;
+    let follow = |log: &SourceLog, lsn, chain| log.follow(&position(lsn, chain), Lsn::new(12));
+    assert_eq!(follow(&log, Lsn::new(10), Chain::ROOT), ProducerResume::Continue);
     for n in 0..4 {
         log.captured(write(n * 512, &[n as u8; 512]));
     }
@@ -147,16 +149,19 @@ fn t1_only_a_receiver_with_our_own_records_is_continued() {
             Some(*c)
         })
         .collect();
-    assert!(log.check(&position(Lsn::new(12), chains[1])).is_ok());
+    assert_eq!(follow(&log, Lsn::new(12), chains[1]), ProducerResume::Continue);
     let other = Chain::from_bytes([3; 16]);
     let lsn = Lsn::new(12);
-    assert_eq!(log.check(&position(lsn, other)), Err(Mismatch::OtherChain { lsn }));
+    assert_eq!(follow(&log, lsn, other), compare(Mismatch::OtherChain { lsn }));
     let (durable, tail) = (Lsn::new(15), Lsn::new(14));
-    assert_eq!(log.check(&position(durable, other)), Err(Mismatch::Ahead { durable, tail }));
-    log.acknowledged(Durable { here: Lsn::new(13), at_target: Lsn::new(11) });
-    assert!(log.check(&position(Lsn::new(13), chains[2])).is_ok());
+    assert_eq!(follow(&log, durable, other), compare(Mismatch::Ahead { durable, tail }));
+    log.acknowledged(Durable { here: Lsn::new(13), at_target: Lsn::new(12) });
+    assert_eq!(follow(&log, Lsn::new(13), chains[2]), ProducerResume::Continue);
+    assert_eq!(follow(&log, Lsn::new(12), chains[1]), ProducerResume::SendDirty);
+    let (durable, base) = (Lsn::new(11), Lsn::new(13));
+    let behind = Mismatch::Behind { durable, base };
+    assert_eq!(follow(&log, durable, chains[0]), compare(behind), "bits were dropped since");
     let (durable, base) = (Lsn::new(12), Lsn::new(13));
-    assert_eq!(log.check(&position(durable, chains[1])), Err(Mismatch::Behind { durable, base }));
     assert_eq!(log.read(Lsn::new(13), 1), Err(Mismatch::Behind { durable, base }));
 }
 

@@ -228,6 +228,7 @@ impl CatchUp {
         self.status.catch_up.closed(lsn);
         // Not before: an agent that dies until then finds the ranges dirty still.
         self.source.durable_at_target(lsn).await;
+        self.source.bits_dropped(lsn);
         for disk in worked {
             self.capture.settled_all(*disk);
         }

@@ -5,8 +5,10 @@ use crate::log::{SourceLog, Tip};
 use crate::plan::Plan;
 use async_trait::async_trait;
 use landfall_capture::Capture;
-use landfall_repl::{Batch, Durable, LogSource, ReceiverPosition, Refusal, SourceIdentity};
-use landfall_types::Incarnation;
+use landfall_repl::{
+    Batch, Durable, LogSource, ProducerResume, ReceiverPosition, Refusal, SourceIdentity,
+};
+use landfall_types::{Incarnation, Lsn, WindowReason};
 use std::sync::Arc;
 
 fn unavailable(reason: impl Into<String>) -> Refusal {
@@ -16,12 +18,21 @@ fn unavailable(reason: impl Into<String>) -> Refusal {
 impl Source {
     /// The first session of a load whose log begins at the receiver.
     fn begin_at(&self, state: &mut State, capture: &Arc<Capture>, position: &ReceiverPosition) {
-        let mut start = Plan::from_position(position, &self.knowledge(capture));
+        let bits_since = state.bits_since;
+        let mut known = self.knowledge(capture, bits_since);
+        let lost = std::mem::take(&mut state.lost_position);
+        if lost {
+            // What the ring still holds is not what the receiver has lost.
+            known.ring = (1, 0);
+        }
+        let mut start = Plan::from_position(position, &known);
+        if let Some(plan) = start.plan.as_mut().filter(|_| lost) {
+            plan.reason = WindowReason::PositionLost;
+        }
         if let Some(ring) = start.seek
             && let Err(error) = capture.seek(ring)
         {
             tracing::warn!(%error, "the ring can't be gone on with: the bitmap says what is missing");
-            let mut known = self.knowledge(capture);
             known.ring = (1, 0);
             start = Plan::from_position(position, &known);
         }
@@ -34,6 +45,50 @@ impl Source {
             None => tracing::info!(lsn = %position.durable, "gone on with: nothing was missed"),
         }
         state.waits_for_receiver = false;
+    }
+
+    /// The receiver has lost records that were forgotten here, and the bitmap knows their blocks:
+    /// the log begins anew where it stands, with the same load. What is captured until then has no
+    /// place in a log; its blocks are dirty, too.
+    ///
+    /// Whoever works for a window of the former log must be gone: the next one may have the same
+    /// ID.
+    pub fn begin_behind_receiver(&self) {
+        let mut state = self.lock();
+        let log = state.log.take();
+        let at_target = log.map_or(Lsn::ZERO, |log| log.durable().at_target);
+        state.bits_since = state.bits_since.max(at_target);
+        state.plan = None;
+        state.broken = None;
+        state.markers.clear();
+        state.settled = None;
+        state.lost_position = true;
+        state.waits_for_receiver = true;
+    }
+
+    /// Dirty bits of what the target has durable up to here are about to be dropped: a receiver
+    /// that stands before it lacks more than the bitmap knows.
+    pub fn bits_dropped(&self, durable_at_target: Lsn) {
+        let mut state = self.lock();
+        state.bits_since = state.bits_since.max(durable_at_target);
+    }
+
+    /// Whether the log can go on where the receiver stands; if not, the run is told why.
+    fn check(&self, state: &mut State, position: &ReceiverPosition) -> Result<(), Refusal> {
+        let Some(log) = &state.log else { return Ok(()) };
+        let (why, bits_suffice) = match log.follow(position, state.bits_since) {
+            ProducerResume::Continue => return Ok(()),
+            ProducerResume::SendDirty => {
+                let why = format!("the receiver lost its records behind {}", position.durable);
+                (why, true)
+            }
+            // Trap T-1: never renumber. The run answers with a new load and a comparison of
+            // everything.
+            ProducerResume::Compare(mismatch) => (mismatch.to_string(), false),
+        };
+        state.broken = Some(Broken { why: why.clone(), bits_suffice });
+        self.decided.notify_one();
+        Err(unavailable(why))
     }
 }
 
@@ -50,18 +105,11 @@ impl LogSource for Source {
         let Some(capture) = state.capture.clone() else {
             return Err(unavailable("the capture is being started"));
         };
-        if let Some(Broken(reason)) = &state.broken {
-            return Err(unavailable(reason.clone()));
+        if let Some(broken) = &state.broken {
+            return Err(unavailable(broken.why.clone()));
         }
-        if let Some(log) = &state.log {
-            return log.check(position).map_err(|mismatch| {
-                // Trap T-1: never renumber. The run answers with a new load and a comparison of
-                // everything.
-                let reason = mismatch.to_string();
-                state.broken = Some(Broken(reason.clone()));
-                self.decided.notify_one();
-                unavailable(reason)
-            });
+        if state.log.is_some() {
+            return self.check(&mut state, position);
         }
         if !state.waits_for_receiver {
             return Err(unavailable("the log has not begun"));
@@ -73,7 +121,7 @@ impl LogSource for Source {
         Ok(())
     }
 
-    async fn read(&self, from: landfall_types::Lsn, bytes_max: usize) -> Result<Batch, Refusal> {
+    async fn read(&self, from: Lsn, bytes_max: usize) -> Result<Batch, Refusal> {
         loop {
             // Registered before the look: an append in between is not missed.
             let appended = self.appended.notified();

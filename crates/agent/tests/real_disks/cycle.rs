@@ -343,6 +343,56 @@ async fn t1_a_receiver_that_lost_records_gets_a_new_incarnation() {
     assert_eq!(losses, [("position-lost".to_owned(), 1)]);
 }
 
+/// Guards design section 5.3: a relay that lost its spool costs a catch-up of exactly what it held,
+/// in the same load: no comparison, no new incarnation.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_spool_costs_exactly_what_it_held() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let seed = seed("lost spool");
+    let machine = Machine::new(&mut Rng::new(seed));
+    let agent = machine.agent();
+    carry_out(&agent, Order::AgentStart(machine.start())).await.unwrap();
+    let file = direct(machine.disks[0].path());
+    machine.until_point(Lsn::ZERO).await;
+    let first = machine.target.incarnation();
+    let mut sent = 0;
+    // Again while the first loss is caught up, and once with writes in flight.
+    for round in 1..=3 {
+        machine.target.cut_behind_relay();
+        let before = machine.target.durable();
+        let mut block = AlignedBuffer::zeroed(4096).unwrap();
+        for n in 0..20 {
+            block.fill(round * 20 + n);
+            file.write_all_at(&block, (u64::from(n) * 7 + u64::from(round)) * 4096).unwrap();
+        }
+        let spooled = machine.until_point(before.plus(20)).await;
+        machine.target.until_forgotten(spooled).await;
+        let load = (round == 3).then(|| Workload::within(&machine, seed, 2 * MIB));
+        machine.target.lose_spool();
+        machine.until_closed(1 + usize::from(round)).await;
+        if let Some(load) = load {
+            load.end();
+            break;
+        }
+        machine.until_point(machine.target.durable()).await;
+        machine.assert_equal();
+        let total = machine.target.catch_up_bytes(Lsn::ZERO);
+        // The bits of the first round are dropped when the target has its blocks, a little later.
+        let least = 20 * 4096;
+        assert!((least..=2 * least).contains(&(total - sent)), "{} bytes", total - sent);
+        sent = total;
+    }
+    machine.demote(&agent).await;
+    machine.assert_equal();
+    assert_eq!(machine.target.hash_requests(), 0, "what is dirty is known");
+    assert_eq!(machine.target.incarnation(), first, "the same load");
+    let lost = WindowReason::PositionLost;
+    assert_eq!(machine.reasons(), [WindowReason::FirstCopy, lost, lost, lost]);
+    assert_eq!(agent.report().0.losses, []);
+}
+
 /// After a failback: capture is active before the machine writes, and nothing is copied.
 #[tokio::test(flavor = "multi_thread")]
 async fn continuing_at_a_shared_position_copies_nothing() {

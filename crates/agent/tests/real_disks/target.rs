@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 const SECTOR: usize = 512;
 
+#[derive(Clone)]
 struct DiskCopy {
     /// What a read of the newest position gives.
     newest: Vec<u8>,
@@ -24,6 +25,7 @@ struct DiskCopy {
     journaled: Vec<bool>,
 }
 
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) lineage: Lineage,
     pub(crate) incarnation: Incarnation,
@@ -41,9 +43,18 @@ pub(crate) struct State {
     refuse: Option<Refusal>,
     image_bytes: u64,
     hash_requests: u64,
+    /// What lies behind the relay that this target is from now on.
+    behind_relay: Option<Box<State>>,
 }
 
 impl State {
+    /// What is durable, here and at the target.
+    fn watermarks(&self) -> Durable {
+        let here = self.durable();
+        let at_target = self.behind_relay.as_ref().map_or(here, |target| target.durable());
+        Durable { here, at_target }
+    }
+
     pub(crate) fn durable(&self) -> Lsn {
         self.base.plus(self.records.len() as u64)
     }
@@ -141,6 +152,8 @@ impl State {
 pub(crate) struct Target {
     state: Arc<Mutex<State>>,
     changed: Arc<watch::Sender<u64>>,
+    /// What the agent was told to be durable here.
+    told: Arc<watch::Sender<Lsn>>,
 }
 
 impl Target {
@@ -163,8 +176,11 @@ impl Target {
             refuse: None,
             image_bytes: 0,
             hash_requests: 0,
+            behind_relay: None,
         };
-        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::channel(0).0) }
+        let (changed, told) = (watch::channel(0).0, watch::channel(Lsn::ZERO).0);
+        let (changed, told) = (Arc::new(changed), Arc::new(told));
+        Self { state: Arc::new(Mutex::new(state)), changed, told }
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -226,6 +242,26 @@ impl Target {
         });
     }
 
+    /// The link behind the relay is cut: what comes from now on is durable in its spool only.
+    pub(crate) fn cut_behind_relay(&self) {
+        self.with(|state| state.behind_relay = Some(Box::new(state.clone())));
+    }
+
+    /// Waits until the agent knows that the relay has this durable: it has forgotten its records.
+    pub(crate) async fn until_forgotten(&self, durable: Lsn) {
+        let mut told = self.told.subscribe();
+        told.wait_for(|told| *told >= durable).await.expect("the target holds the sender");
+    }
+
+    /// The relay loses its spool, and the link comes back: it stands where the target does.
+    pub(crate) fn lose_spool(&self) {
+        self.with(|state| {
+            let target = state.behind_relay.take().expect("it was cut off before");
+            let (image_bytes, hash_requests) = (state.image_bytes, state.hash_requests);
+            *state = State { image_bytes, hash_requests, ..*target };
+        });
+    }
+
     /// Waits until `condition` holds of the positions.
     pub(crate) async fn until(
         &self,
@@ -253,7 +289,7 @@ impl Target {
         let identity = source.identity();
         let position = self.state.lock().unwrap().position();
         source.resume(&position).await?;
-        source.acknowledged(Durable { here: position.durable, at_target: position.durable });
+        source.acknowledged(self.state.lock().unwrap().watermarks());
         let mut next = position.durable.next();
         let mut refused = self.changed.subscribe();
         loop {
@@ -269,10 +305,11 @@ impl Target {
                 state.source_position = batch.source_position;
                 state.lineage = identity.lineage.clone();
                 batch.records.into_iter().for_each(|record| state.take(record));
-                state.durable()
+                state.watermarks()
             });
-            next = durable.next();
-            source.acknowledged(Durable { here: durable, at_target: durable });
+            next = durable.here.next();
+            source.acknowledged(durable);
+            self.told.send_replace(durable.here);
         }
     }
 }

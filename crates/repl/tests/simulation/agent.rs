@@ -32,7 +32,7 @@ pub(crate) struct Agent {
     /// The bitmap: blocks that the target may lack, with the newest record that has them;
     /// `Lsn::MAX`: the open window will.
     dirty: BTreeMap<usize, Lsn>,
-    bits_since: Lsn,
+    known_at_target: Lsn,
     newest: u64,
     pub(crate) promised: u64,
     /// The same for what the first relay has acknowledged.
@@ -63,7 +63,7 @@ impl Agent {
             to_close: vec![],
             covers: vec![],
             dirty: BTreeMap::new(),
-            bits_since: at.0,
+            known_at_target: at.0,
             newest: 0,
             promised: 0,
             promised_here: 0,
@@ -158,7 +158,7 @@ impl Agent {
         self.ring = 0;
         self.catch_ups.0 += 1;
         self.dirty = (0..BLOCKS).map(|block| (block, Lsn::MAX)).collect();
-        self.bits_since = Lsn::ZERO;
+        self.known_at_target = Lsn::ZERO;
         self.begin_window(position, WindowReason::NewIncarnation, WindowMode::Compare);
     }
 
@@ -198,11 +198,11 @@ impl Agent {
             base: self.queue.base(),
             tail: self.queue.tail(),
             base_source_position: self.queue.base_ring(),
-            bits_since: self.bits_since,
+            known_at_target: self.known_at_target,
             chain_there: self.queue.chain_at(position.durable),
         };
         if self.bug == Bug::BitsTrustedTooFar {
-            view.bits_since = Lsn::ZERO;
+            view.known_at_target = Lsn::ZERO;
         }
         follow_receiver(&view, position)
     }
@@ -210,9 +210,7 @@ impl Agent {
     /// Drops the bits of what is durable at the newest recovery point up to `durable`.
     fn drop_bits(&mut self, durable: Durable) {
         let point = |through| self.covers.iter().rev().map(|one| one.0).find(|lsn| *lsn <= through);
-        if let Some(point) = point(durable.at_target) {
-            self.bits_since = self.bits_since.max(point);
-        }
+        self.known_at_target = self.known_at_target.max(durable.at_target);
         let known = match self.bug {
             Bug::BitsDroppedAtRelay => durable.here,
             _ => durable.at_target,
