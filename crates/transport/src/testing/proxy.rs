@@ -18,7 +18,7 @@ pub enum Fault {
     CutDown(u64),
 }
 
-/// See the module.
+/// See the module. Dropped, it cuts all of its connections.
 pub struct Proxy {
     /// Where to connect to.
     pub address: SocketAddr,
@@ -48,9 +48,11 @@ impl Proxy {
         let (counters, hole) = (Arc::clone(&bytes), black_hole.subscribe());
         let task = tokio::spawn(async move {
             let mut fault = fault;
+            // Dropped with the proxy: then all of its connections are cut.
+            let mut carried = tokio::task::JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 let fault = std::mem::replace(&mut fault, Fault::None);
-                tokio::spawn(carry(near, to, fault, Arc::clone(&counters), hole.clone()));
+                carried.spawn(carry(near, to, fault, Arc::clone(&counters), hole.clone()));
             }
         });
         Self { address, bytes, black_hole, task }
