@@ -127,6 +127,16 @@ impl Machine {
         }
     }
 
+    /// Blocks that nobody captures, because no agent runs.
+    pub(crate) fn write_unseen(&self, rng: &mut Rng, blocks: u64) {
+        let mut block = AlignedBuffer::zeroed(4096).unwrap();
+        for n in 0..blocks {
+            rng.fill(&mut block);
+            let disk = &self.disks[usize::from(n % 2 == 1)];
+            direct(disk.path()).write_all_at(&block, n * 512 * 1024).unwrap();
+        }
+    }
+
     pub(crate) fn assert_equal(&self) {
         for (index, disk) in self.disks.iter().enumerate() {
             let mut found = AlignedBuffer::zeroed(DISK_BYTES as usize).unwrap();
@@ -253,12 +263,7 @@ async fn a_new_incarnation_compares_everything_and_sends_little() {
     let first = machine.target.incarnation();
     agent.shut_down().await;
     drop(agent);
-    // Nobody captures these.
-    let mut lost = AlignedBuffer::zeroed(4096).unwrap();
-    for n in 0..20 {
-        rng.fill(&mut lost);
-        direct(machine.disks[n % 2].path()).write_all_at(&lost, n as u64 * 512 * 1024).unwrap();
-    }
+    machine.write_unseen(&mut rng, 20);
     let agent = machine.agent();
     agent.resume().await.unwrap();
     machine.until_closed(2).await;
