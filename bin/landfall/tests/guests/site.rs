@@ -1,38 +1,31 @@
-//! Promise: a protected machine that restarts, in good order or not, ends up with a replica that is
-//! its disk, and everything that was acknowledged as durable stays.
-//!
-//! The machine is a guest with the real agent; configuration server, process server and master
-//! target run beside it, outside.
-#![allow(clippy::unwrap_used, reason = "a test that can't go on should stop there and then")]
+//! What stands beside a guest: configuration server, process server and master target.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use landfall_guest::{Disk, Guest, Kernel, Spec};
-use landfall_testkit::{GUEST_KERNELS, require};
 use tempfile::TempDir;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// An emulated processor, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// A loopback address that the guest can be given a route to: its own 127.0.0.1 stays its own.
 const HOST: &str = "127.0.0.2:0";
-const MACHINE: &str = "web-1";
+pub(crate) const MACHINE: &str = "web-1";
 
 /// Configuration server, process server and master target.
-struct Site {
+pub(crate) struct Site {
     dir: TempDir,
     roles: Vec<Child>,
-    url: String,
-    fingerprint: String,
-    passphrase: PathBuf,
+    pub(crate) url: String,
+    pub(crate) fingerprint: String,
+    pub(crate) passphrase: PathBuf,
     credentials: PathBuf,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let mut site = Self {
             dir,
@@ -58,7 +51,7 @@ impl Site {
         site
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.dir.path().join(below)
     }
 
@@ -84,7 +77,7 @@ impl Site {
         self.roles.push(child);
     }
 
-    fn landfall(&self, args: &[&str]) -> Command {
+    pub(crate) fn landfall(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.arg("--credentials").arg(&self.credentials).args(args).stdin(Stdio::null());
         command
@@ -92,7 +85,7 @@ impl Site {
 
     /// A named point behind everything that was written so far: there is none while a window is
     /// open, so it also waits for the end of a catch-up.
-    fn mark(&self, name: &str) {
+    pub(crate) fn mark(&self, name: &str) {
         let mut said = String::new();
         until(&format!("the point {name}"), || {
             let output = self.landfall(&["mark", MACHINE, name]).output().unwrap();
@@ -106,7 +99,7 @@ impl Site {
     }
 
     /// No restart has cost a point that was durable.
-    fn assert_points(&self, names: &[&str]) {
+    pub(crate) fn assert_points(&self, names: &[&str]) {
         let output = self.landfall(&["points", MACHINE]).output().unwrap();
         let points = String::from_utf8_lossy(&output.stdout).into_owned();
         for name in names {
@@ -114,16 +107,34 @@ impl Site {
         }
     }
 
-    /// The newest point of the disk is the file, byte for byte.
-    fn assert_equal(&self, disk: &Path) {
+    /// Protects disks of the agent, when all roles report.
+    pub(crate) fn protect(&self, disks: &[&str]) {
+        until("the roles report", || {
+            let output = self.landfall(&["--output", "json", "servers"]).output().unwrap();
+            let servers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let servers = servers.as_array().unwrap().iter();
+            servers.filter(|one| one["in_contact"] == true).count() == 3
+        });
+        let agent = ["protect", MACHINE, "--agent", "agent", "--process-server", "process-server"];
+        let rest = ["--master-target", "master-target", "--marker-interval", "1s"];
+        let mut command = self.landfall(&[&agent[..], &rest[..]].concat());
+        for disk in disks {
+            command.args(["--disk", disk]);
+        }
+        run(&mut command);
+    }
+
+    /// The newest point of the disk with this index is the file, byte for byte.
+    pub(crate) fn assert_equal(&self, index: usize, disk: &Path) {
         let copy = self.path("copy.raw");
         let socket = self.path("master-target/nbd.sock");
-        let uri = format!("nbd+unix:///{MACHINE}%2F0%40latest?socket={}", socket.display());
+        let socket = socket.display();
+        let uri = format!("nbd+unix:///{MACHINE}%2F{index}%40latest?socket={socket}");
         run(Command::new("nbdcopy").arg(uri).arg(&copy));
         let (mine, theirs) = (fs::read(disk).unwrap(), fs::read(&copy).unwrap());
         assert_eq!(mine.len(), theirs.len());
         let differs = mine.iter().zip(&theirs).position(|(a, b)| a != b);
-        assert_eq!(differs, None, "the replica differs from the disk");
+        assert_eq!(differs, None, "the replica of {} differs", disk.display());
     }
 }
 
@@ -146,7 +157,7 @@ impl Drop for Site {
 }
 
 /// Looks at `condition` until it holds; each look is a program that runs, or costs next to nothing.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -154,112 +165,8 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
-}
-
-/// The protected machine: a disk of its own for the system, one that is protected.
-struct Machine {
-    guest: Guest,
-    agent: String,
-}
-
-impl Machine {
-    fn new(site: &Site) -> Self {
-        let kernel = Kernel::find(GUEST_KERNELS[0]).expect("was required");
-        let spec = Spec::new(kernel)
-            .memory_mib(1536)
-            .patience(PATIENCE)
-            .module("loop")
-            .program(env!("CARGO_BIN_EXE_landfall"))
-            .program("mkfs.ext4")
-            .file(&site.passphrase, "/etc/passphrase")
-            .disk(Disk::blank("system", 64 * MIB))
-            .disk(Disk::blank("data", 48 * MIB));
-        let mut guest = Guest::boot(spec).unwrap();
-        guest.run("mkfs.ext4 -q $(disk system); mkfs.ext4 -q $(disk data)").unwrap();
-        let agent = format!(
-            "ip address del 127.0.0.1/8 dev lo
-ip address add 127.0.0.1/32 dev lo
-echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
-ip route add 127.0.0.2/32 via 10.0.2.2
-mkdir -p /system /data
-mount $(disk system) /system
-mount $(disk data) /data
-landfall agent --state /system/agent --instance-file /system/instance --name agent \
---server {} --fingerprint {} --passphrase-file /etc/passphrase >/dev/ttyS0 2>&1 &",
-            site.url, site.fingerprint
-        );
-        let mut machine = Self { guest, agent };
-        machine.start_agent();
-        machine
-    }
-
-    /// What a system does at each start.
-    fn start_agent(&mut self) {
-        self.guest.run(&self.agent).unwrap();
-    }
-
-    fn write(&mut self, name: &str) {
-        let script =
-            format!("dd if=/dev/urandom of=/data/{name} bs=64k count=40 2>/dev/null; sync");
-        self.guest.run(&script).unwrap();
-    }
-
-    /// A writer that goes on until the machine ends.
-    fn write_on(&mut self) {
-        let writer = "while dd if=/dev/urandom of=/data/restless bs=16k count=16 conv=fsync; do :; \
-                      done >/dev/null 2>&1 &";
-        self.guest.run(writer).unwrap();
-    }
-
-    /// Nothing is written any more, but the agent still runs.
-    fn rest(&mut self) {
-        self.guest.run("umount /data").unwrap();
-    }
-}
-
-#[test]
-fn reboots_resets_and_power_cuts_of_a_protected_machine() {
-    let needs = ["root", "loop", "qemu", "guest-kernels", "e2fsprogs", "libnbd"];
-    if !require(&needs) {
-        return;
-    }
-    let site = Site::new();
-    let mut machine = Machine::new(&site);
-    let device = machine.guest.run("disk data").unwrap();
-    let protect = ["protect", MACHINE, "--agent", "agent", "--process-server", "process-server"];
-    let rest = ["--master-target", "master-target", "--disk", &device, "--marker-interval", "1s"];
-    until("the roles report", || {
-        let output = site.landfall(&["--output", "json", "servers"]).output().unwrap();
-        let servers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        servers.as_array().unwrap().iter().filter(|one| one["in_contact"] == true).count() == 3
-    });
-    run(&mut site.landfall(&[&protect[..], &rest[..]].concat()));
-    machine.write("first");
-    site.mark("first");
-
-    machine.guest.reboot().unwrap();
-    machine.start_agent();
-    machine.write("rebooted");
-    site.mark("rebooted");
-
-    machine.write_on();
-    machine.guest.reset().unwrap();
-    machine.start_agent();
-    machine.write("reset");
-    site.mark("reset");
-
-    machine.write_on();
-    machine.guest.cut_power();
-    machine.guest.start().unwrap();
-    machine.start_agent();
-    machine.write("cut");
-    machine.rest();
-    site.mark("cut");
-    let data = machine.guest.disk_path("data");
-    site.assert_equal(&data);
-    site.assert_points(&["first", "rebooted", "reset", "cut"]);
 }
