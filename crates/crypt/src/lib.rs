@@ -27,10 +27,10 @@
 mod envelope;
 mod error;
 mod key;
-mod secret;
-mod source;
 #[cfg(any(test, feature = "testing"))]
 pub mod nonces;
+mod secret;
+mod source;
 
 pub use envelope::{Envelope, WRAPPED_BYTES_MAX};
 pub use error::{KeyError, Unauthentic};

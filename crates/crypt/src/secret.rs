@@ -40,7 +40,8 @@ impl Secret {
         }
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
         for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
+            let digit =
+                |digit: u8| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
         Some(Self(bytes))

@@ -91,7 +91,11 @@ fn a_key_that_others_can_read_or_that_is_none_is_refused() {
     }
     for content in [&b"short"[..], &[7; 33], "zz".repeat(32).as_bytes(), &[b'0'; 2000]] {
         let none = key_file(dir.path(), "none", content, 0o600);
-        assert!(matches!(create(&none), Err(KeyError::Malformed { .. })), "{} bytes", content.len());
+        assert!(
+            matches!(create(&none), Err(KeyError::Malformed { .. })),
+            "{} bytes",
+            content.len()
+        );
     }
     let away = KeySource::File(dir.path().join("away"));
     assert!(matches!(create(&away), Err(KeyError::Missing { .. })));

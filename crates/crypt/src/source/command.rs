@@ -41,8 +41,13 @@ pub(crate) fn wrap(
     secret: &Secret,
 ) -> Result<Vec<u8>, KeyError> {
     let data_key = hex(secret);
-    let request =
-        Request { version: 1, operation: "wrap", context, data_key: Some(&data_key), wrapped: None };
+    let request = Request {
+        version: 1,
+        operation: "wrap",
+        context,
+        data_key: Some(&data_key),
+        wrapped: None,
+    };
     let answer = ask(name, words, &request, TIMEOUT)?;
     answer.wrapped.map(String::into_bytes).ok_or_else(|| failed(name, "no `wrapped` in its answer"))
 }
@@ -55,10 +60,15 @@ pub(crate) fn unwrap(
     wrapped: &[u8],
 ) -> Result<Secret, KeyError> {
     // A command has made it: text.
-    let wrapped = std::str::from_utf8(wrapped)
-        .map_err(|_| KeyError::Wrong { name: name.to_owned() })?;
-    let request =
-        Request { version: 1, operation: "unwrap", context, data_key: None, wrapped: Some(wrapped) };
+    let wrapped =
+        std::str::from_utf8(wrapped).map_err(|_| KeyError::Wrong { name: name.to_owned() })?;
+    let request = Request {
+        version: 1,
+        operation: "unwrap",
+        context,
+        data_key: None,
+        wrapped: Some(wrapped),
+    };
     let answer = ask(name, words, &request, TIMEOUT)?;
     let text = answer.data_key.map(Zeroizing::new);
     let text = text.ok_or_else(|| failed(name, "no `data_key` in its answer"))?;

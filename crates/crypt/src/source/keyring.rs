@@ -14,10 +14,9 @@ const KEYCTL_READ: libc::c_long = 11;
 /// Finds a key of type `user` in the key rings of this process (thread, process, session, user) and
 /// reads it.
 pub(crate) fn read(name: &str, description: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let missing =
-        |what: String| KeyError::Missing { name: name.to_owned(), what };
-    let wanted = CString::new(description)
-        .map_err(|_| KeyError::BadName { name: name.to_owned() })?;
+    let missing = |what: String| KeyError::Missing { name: name.to_owned(), what };
+    let wanted =
+        CString::new(description).map_err(|_| KeyError::BadName { name: name.to_owned() })?;
     // SAFETY: both strings end with a zero byte and outlive the call; the kernel only reads them.
     // No call-out information: nothing is made when the key is not there.
     let id = unsafe {
