@@ -97,10 +97,30 @@ impl DataKey {
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], Unauthentic> {
         let (head, rest) = sealed.split_at_mut_checked(SEAL_HEAD_BYTES).ok_or(Unauthentic)?;
-        let (salt, number) = head.split_at(SALT_BYTES);
-        let key = self.batch_key(salt);
-        let nonce = nonce_of(u32::from_le_bytes(number.try_into().map_err(|_| Unauthentic)?));
+        let (key, nonce) = self.parts(head.first_chunk().ok_or(Unauthentic)?);
         key.open_in_place(nonce, Aad::from(context), rest).map_err(|_| Unauthentic)
+    }
+
+    /// Opens what [`Batch::seal_apart`] has made, in place.
+    ///
+    /// # Errors
+    /// As [`DataKey::open`].
+    pub fn open_apart(
+        &self,
+        context: &[u8],
+        seal: &[u8; SEAL_BYTES],
+        content: &mut [u8],
+    ) -> Result<(), Unauthentic> {
+        let (head, tag) = seal.split_at(SEAL_HEAD_BYTES);
+        let (key, nonce) = self.parts(head.first_chunk().ok_or(Unauthentic)?);
+        let opened = key.open_in_place_separate_tag(nonce, Aad::from(context), tag, content);
+        opened.map(|_| ()).map_err(|_| Unauthentic)
+    }
+
+    fn parts(&self, head: &[u8; SEAL_HEAD_BYTES]) -> (LessSafeKey, Nonce) {
+        let (salt, number) = head.split_at(SALT_BYTES);
+        let number = number.try_into().map_or(0, u32::from_le_bytes);
+        (self.batch_key(salt), nonce_of(number))
     }
 }
 
@@ -138,10 +158,22 @@ impl Batch {
     /// # Panics
     /// When `place` has no room for head and tag; after 2³² contents.
     pub fn seal(&mut self, context: &[u8], place: &mut [u8]) {
-        let number = self.next;
-        self.next = number.checked_add(1).expect("a batch has some thousand contents");
         let (head, rest) = place.split_at_mut(SEAL_HEAD_BYTES);
         let (content, tag) = rest.split_at_mut(rest.len() - SEAL_TAG_BYTES);
+        let seal = self.seal_apart(context, content);
+        head.copy_from_slice(&seal[..SEAL_HEAD_BYTES]);
+        tag.copy_from_slice(&seal[SEAL_HEAD_BYTES..]);
+    }
+
+    /// Seals a content in place whose head and tag are kept elsewhere: returns both.
+    ///
+    /// # Panics
+    /// After 2³² contents.
+    pub fn seal_apart(&mut self, context: &[u8], content: &mut [u8]) -> [u8; SEAL_BYTES] {
+        let number = self.next;
+        self.next = number.checked_add(1).expect("a batch has some thousand contents");
+        let mut seal = [0; SEAL_BYTES];
+        let (head, tag) = seal.split_at_mut(SEAL_HEAD_BYTES);
         head[..SALT_BYTES].copy_from_slice(&self.salt);
         head[SALT_BYTES..].copy_from_slice(&number.to_le_bytes());
         #[cfg(any(test, feature = "testing"))]
@@ -151,6 +183,7 @@ impl Batch {
             .seal_in_place_separate_tag(nonce_of(number), Aad::from(context), content)
             .expect("a content is far shorter than the 64 GiB of AES-GCM");
         tag.copy_from_slice(made.as_ref());
+        seal
     }
 
     /// [`Batch::seal`] of a copy.

@@ -206,9 +206,7 @@ impl Medium {
         }
         match self.sums().get(&disk) {
             Some(sums) => Ok(read_checked(disk, &**device, sums, offset, inside)?),
-            None => {
-                Ok(device.read_at(offset, inside).map_err(StorageError::device("read image"))?)
-            }
+            None => Ok(device.read_at(offset, inside).map_err(StorageError::image(disk))?),
         }
     }
 }
