@@ -13,7 +13,7 @@ pub struct KeyedDir {
 impl KeyedDir {
     /// Over `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Dir>, key: DataKey) -> Arc<dyn Dir> {
+    pub fn over(inner: Arc<dyn Dir>, key: DataKey) -> Arc<dyn Dir> {
         Arc::new(Self { inner, key })
     }
 }
@@ -38,7 +38,7 @@ impl Dir for KeyedDir {
         self.inner.sync()
     }
     fn subdir(&self, name: &str) -> Result<Arc<dyn Dir>, DeviceError> {
-        Ok(Self::new(self.inner.subdir(name)?, self.key.clone()))
+        Ok(Self::over(self.inner.subdir(name)?, self.key.clone()))
     }
     fn list_subdirs(&self) -> Result<Vec<String>, DeviceError> {
         self.inner.list_subdirs()
@@ -59,7 +59,7 @@ impl Dir for KeyedDir {
         self.inner.takes_background_work()
     }
     fn ranked(&self, rank: RankNow) -> Option<Arc<dyn Dir>> {
-        Some(Self::new(self.inner.ranked(rank)?, self.key.clone()))
+        Some(Self::over(self.inner.ranked(rank)?, self.key.clone()))
     }
     fn data_key(&self) -> Option<DataKey> {
         Some(self.key.clone())

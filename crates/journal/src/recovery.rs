@@ -49,7 +49,8 @@ pub(crate) struct SlotFile {
     pub(crate) header: Result<SegmentHeader, NotOurs>,
 }
 
-/// Finds out what the directory holds; its content must be plain, or sealed with the directory's key.
+/// Finds out what the directory holds; its content must be plain, or sealed with the directory's
+/// key.
 pub(crate) fn recover(dir: &dyn Dir) -> Result<Recovered, JournalError> {
     let slots = read_slots(dir)?;
     let (mut superblock, superblock_repaired) = choose_superblock(dir, &slots)?;

@@ -79,7 +79,8 @@ pub fn salvage(dir: &dyn Dir) -> Result<Salvage, JournalError> {
     if let Some(known) = &superblock {
         cover.agree(known.log, &known.key_check)?;
     }
-    // Of a log that is sealed nothing can be had without its ID, which is in every segment's header.
+    // Of a log that is sealed nothing can be had without its ID, which is in every segment's
+    // header.
     log = log.or_else(|| slots.iter().find_map(|slot| slot.header.as_ref().ok().map(|h| h.log)));
     let log_known = log.unwrap_or(LogId::from_bytes([0; 16]));
     for slot in slots {

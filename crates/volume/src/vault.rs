@@ -201,7 +201,7 @@ impl Vault {
         let device = || StorageError::device("create a replica's directory");
         let dir = self.replica_dir(id).map_err(device())?;
         let dir = match data_key {
-            Some(key) => KeyedDir::new(dir, key),
+            Some(key) => KeyedDir::over(dir, key),
             None => dir,
         };
         let config = ReplicaConfig { segment_bytes: self.segment_bytes, encryption, ..config };
@@ -243,7 +243,7 @@ impl Vault {
         let dir = self.replica_dir(id).map_err(device)?;
         let dir = match (&self.key, self.envelope(id)?) {
             (Some(key), Some(envelope)) => {
-                KeyedDir::new(dir, envelope.open_with(key, &key_context(id))?)
+                KeyedDir::over(dir, envelope.open_with(key, &key_context(id))?)
             }
             _ => dir,
         };

@@ -12,8 +12,8 @@ use landfall_volume::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// These tests look for plain bytes on the medium, and change them there; `sealed.rs` has their like
-/// for encrypted replicas.
+/// These tests look for plain bytes on the medium, and change them there; `sealed.rs` has their
+/// like for encrypted replicas.
 fn plain() -> SimMedium {
     SimMedium::new(512).with_key(None)
 }

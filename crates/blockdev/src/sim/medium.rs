@@ -90,7 +90,7 @@ impl SimMedium {
         let root = SimDir { medium: self.clone(), id: ROOT, poisoned: AtomicBool::new(false) };
         let key = self.lock().key.clone();
         match key {
-            Some(key) => KeyedDir::new(Arc::new(root), key),
+            Some(key) => KeyedDir::over(Arc::new(root), key),
             None => Arc::new(root),
         }
     }

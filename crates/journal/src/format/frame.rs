@@ -15,8 +15,8 @@ const SEALED: u16 = 1;
 
 /// The fixed part of a frame: some records of one epoch and one incarnation, written at once.
 ///
-/// Behind it: the payloads of all records without gaps (each sealed by itself, where the log is), then the table of their headers, then
-/// zeroes to the next sector.
+/// Behind it: the payloads of all records without gaps (each sealed by itself, where the log is),
+/// then the table of their headers, then zeroes to the next sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameHeader {
     /// Payloads and table are sealed.

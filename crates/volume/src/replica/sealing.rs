@@ -20,7 +20,7 @@ pub(crate) fn key_context(replica: ReplicaId) -> String {
 pub(super) fn unlock(dir: Arc<dyn Dir>, body: &Body) -> Result<Arc<dyn Dir>, StorageError> {
     match &body.encryption {
         Some(envelope) if dir.data_key().is_none() => {
-            Ok(KeyedDir::new(dir, envelope.open(&key_context(body.replica))?))
+            Ok(KeyedDir::over(dir, envelope.open(&key_context(body.replica))?))
         }
         _ => Ok(dir),
     }
