@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::{metadata, process};
 use apt::Apt;
-pub(crate) use apt::mirror;
 use package::KernelPackage;
 
 /// What to fetch.

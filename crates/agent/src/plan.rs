@@ -3,7 +3,7 @@
 
 use landfall_capture::Origin;
 use landfall_repl::{ImageCopyPosition, ReceiverPosition};
-use landfall_types::{DiskIndex, Incarnation, Lsn, WindowId, WindowReason};
+use landfall_types::{ByteRange, DiskIndex, Incarnation, Lsn, WindowId, WindowReason};
 
 /// Work between the opening and the closing of a window.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +14,8 @@ pub struct Plan {
     pub image: Option<ImagePlan>,
     /// What is done afterwards, through the log; disks without work are left out.
     pub disks: Vec<(DiskIndex, DiskWork)>,
+    /// Sent in any case, unseen: what has rotted at the target (trap T-20).
+    pub ranges: Vec<(DiskIndex, ByteRange)>,
 }
 
 /// How the rest of a disk is made equal.
@@ -48,10 +50,6 @@ pub struct Knowledge {
     /// What the target was known to have durable when dirty bits were dropped last. A target that
     /// has less has lost something, and the bitmap does not know what.
     pub settled: Lsn,
-    /// The incarnations that the bits know of, where they are of an earlier life of the machine. A
-    /// receiver whose newest record is of another one has seen a life that these disks have not:
-    /// they were put back to an older state (trap T-16).
-    pub ancestry: Option<Vec<Incarnation>>,
 }
 
 /// What the bitmap knows of a disk.
@@ -86,16 +84,10 @@ impl Knowledge {
             && position.durable >= self.settled
     }
 
-    /// True when the bits say all that the target may lack.
-    fn reaches(&self, position: &ReceiverPosition) -> bool {
-        let known = |all: &Vec<Incarnation>| all.contains(&position.incarnation);
-        position.durable >= self.settled && self.ancestry.as_ref().is_none_or(known)
-    }
-
     /// What makes each disk equal to the target at this position. Without the records of the ring
     /// also a disk that is in step lacks what they would have carried.
     fn work(&self, position: &ReceiverPosition, ring: bool) -> Vec<(DiskIndex, DiskWork)> {
-        let known = self.reaches(position);
+        let known = position.durable >= self.settled;
         let work = |bitmap| match bitmap {
             Bitmap::InStep if known && ring => None,
             Bitmap::InStep | Bitmap::Dirty if known => Some(DiskWork::Dirty),
@@ -123,7 +115,8 @@ impl Plan {
         let copy = position.image_copy.as_ref();
         let image = copy.map(Self::rest_of);
         if !known.continues(position) {
-            let plan = Self { reason, image, disks: known.work(position, false) };
+            let disks = known.work(position, false);
+            let plan = Self { reason, image, disks, ranges: vec![] };
             return Start { seek: None, plan: Some(plan) };
         }
         let mut disks = known.work(position, true);
@@ -133,7 +126,7 @@ impl Plan {
             disks = known.disks.iter().map(|(disk, _)| (*disk, DiskWork::Dirty)).collect();
         }
         let nothing = image.is_none() && disks.is_empty() && position.open_windows.is_empty();
-        let plan = (!nothing).then_some(Self { reason, image, disks });
+        let plan = (!nothing).then_some(Self { reason, image, disks, ranges: vec![] });
         Start { seek: Some(position.source_position), plan }
     }
 
@@ -141,7 +134,18 @@ impl Plan {
     #[must_use]
     pub const fn first_copy() -> Self {
         let image = ImagePlan { window: None, durable_bytes: Vec::new() };
-        Self { reason: WindowReason::FirstCopy, image: Some(image), disks: Vec::new() }
+        Self {
+            reason: WindowReason::FirstCopy,
+            image: Some(image),
+            disks: Vec::new(),
+            ranges: Vec::new(),
+        }
+    }
+
+    /// Nothing but what the window adds by itself: see [`Plan::ranges`].
+    #[must_use]
+    pub const fn rotten() -> Self {
+        Self { reason: WindowReason::Rotten, image: None, disks: Vec::new(), ranges: Vec::new() }
     }
 
     /// These disks by hashes; and the rest of a first copy, if one is under way.
@@ -152,7 +156,7 @@ impl Plan {
         disks: impl IntoIterator<Item = DiskIndex>,
     ) -> Self {
         let disks = disks.into_iter().map(|disk| (disk, DiskWork::Compare)).collect();
-        Self { reason, image: copy.map(Self::rest_of), disks }
+        Self { reason, image: copy.map(Self::rest_of), disks, ranges: Vec::new() }
     }
 
     fn rest_of(copy: &ImageCopyPosition) -> ImagePlan {
@@ -187,6 +191,7 @@ mod tests {
             durable_at_target: Lsn::ZERO,
             image_copy: copied.map(copy),
             open_windows: open_windows.iter().map(|id| WindowId(*id)).collect(),
+            rotten: vec![],
         }
     }
 
@@ -197,7 +202,6 @@ mod tests {
             ring: (400, 900),
             disks: vec![(DISK, bitmap)],
             settled: Lsn::new(5),
-            ancestry: None,
         }
     }
 
@@ -274,21 +278,6 @@ mod tests {
             let start = Plan::from_position(&position(4, &[], None), &known);
             assert!(only(DiskWork::Compare, &start), "{start:?}");
         }
-    }
-
-    /// T-16: bits that were kept over a restart. Only the life that the target has seen last may
-    /// have kept them.
-    #[test]
-    fn t16_a_machine_that_was_put_back_to_an_older_state_is_compared() {
-        let kept = |ancestry: &[u64]| Knowledge {
-            incarnation: Incarnation::new(9),
-            ancestry: Some(ancestry.iter().map(|one| Incarnation::new(*one)).collect()),
-            ..known(Origin::Replaced, Bitmap::Dirty)
-        };
-        let at = position(9, &[], None);
-        assert!(only(DiskWork::Dirty, &Plan::from_position(&at, &kept(&[5, 7]))));
-        assert!(only(DiskWork::Compare, &Plan::from_position(&at, &kept(&[5, 6]))));
-        assert!(only(DiskWork::Compare, &Plan::from_position(&at, &kept(&[]))));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The log between the capture, the catch-up and the session: [`landfall_repl::LogSource`] around a
 //! [`SourceLog`].
 
+mod rotten;
 mod session;
-mod waiting;
 
 use crate::image::ImageProgress;
 use crate::log::{CopyWindow, SourceLog, Tip};
@@ -14,10 +14,12 @@ use landfall_capture::{Capture, Captured, Loss, LostReason};
 use landfall_repl::{Durable, ImageCopyPosition, SourceIdentity};
 use landfall_types::control::Geometry;
 use landfall_types::{
-    ByteRange, Control, DiskIndex, Incarnation, Lsn, Marker, WindowId, WindowMode, WindowReason,
+    ByteRange, Control, DiskIndex, Lsn, Marker, WindowId, WindowMode, WindowReason,
 };
+use rotten::Rotten;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// A catch-up stops adding here, so that captured writes find room.
@@ -56,16 +58,6 @@ pub struct Settled {
     pub ring: u64,
 }
 
-/// What earlier processes have left.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Past {
-    /// What the target had durable when dirty bits were dropped last.
-    pub durable: Lsn,
-    /// The incarnations that the bits know of, where they are of a life of the machine before this
-    /// one; `None`: they are of this one.
-    pub ancestry: Option<Vec<Incarnation>>,
-}
-
 struct State {
     log: Option<SourceLog>,
     /// The load that is active.
@@ -75,13 +67,12 @@ struct State {
     waits_for_receiver: bool,
     /// Disks whose work some window was opened for and none has done.
     unfinished: BTreeSet<DiskIndex>,
+    rotten: Rotten,
     /// Markers that may not be durable at the target yet.
     markers: VecDeque<Settled>,
     settled: Option<Settled>,
     /// The target had this durable when dirty bits were dropped last.
     bits_since: Lsn,
-    /// See [`Past::ancestry`].
-    ancestry: Option<Vec<Incarnation>>,
     /// The receiver lost what was forgotten here, and the bitmap has it: why the log begins anew.
     lost_position: bool,
 }
@@ -115,7 +106,7 @@ impl Source {
         identity: SourceIdentity,
         disks: Vec<Disk>,
         queue_bytes_max: usize,
-        past: Past,
+        known_durable: Lsn,
     ) -> Self {
         let state = State {
             log: None,
@@ -124,10 +115,10 @@ impl Source {
             broken: None,
             waits_for_receiver: false,
             unfinished: BTreeSet::new(),
+            rotten: Rotten::default(),
             markers: VecDeque::new(),
             settled: None,
-            bits_since: past.durable,
-            ancestry: past.ancestry,
+            bits_since: known_durable,
             lost_position: false,
         };
         Self {
@@ -154,7 +145,6 @@ impl Source {
         state.settled = None;
         state.lost_position = false;
         let (incarnation, ring) = (capture.incarnation(), capture.drained());
-        state.ancestry.iter_mut().for_each(|all| all.push(incarnation));
         state.capture = Some(capture);
         self.drained.send_replace(ring);
         match begin {
@@ -198,8 +188,9 @@ impl Source {
     }
 
     /// Opens the window of a plan, and says what the disks are like.
-    fn open(&self, state: &mut State, plan: Plan) {
+    fn open(&self, state: &mut State, mut plan: Plan) {
         let Some(log) = &mut state.log else { return };
+        plan.ranges = state.rotten.waiting();
         let copy = match &plan.image {
             None => CopyWindow::None,
             Some(image) => image.window.map_or(CopyWindow::This, CopyWindow::GoesOn),
@@ -247,7 +238,8 @@ impl Source {
                 // At once: a receiver that stood behind the failed write, and before the window,
                 // would be gone on with by another process, which knows of no failure.
                 let disks = Vec::new();
-                let plan = Plan { reason: WindowReason::CaptureGap, image: None, disks };
+                let (image, ranges) = (None, Vec::new());
+                let plan = Plan { reason: WindowReason::CaptureGap, image, disks, ranges };
                 self.open(&mut state, plan);
                 self.decided.notify_one();
             }
@@ -308,8 +300,7 @@ impl Source {
         Plan::compare(reason, self.image.unfinished().as_ref(), all)
     }
 
-    fn knowledge(&self, capture: &Capture, state: &State) -> Knowledge {
-        let (bits_since, ancestry) = (state.bits_since, state.ancestry.clone());
+    fn knowledge(&self, capture: &Capture, bits_since: Lsn) -> Knowledge {
         let bitmap = |disk: &Disk| {
             let known = match capture.has_baseline(disk.index) {
                 false => Bitmap::Nothing,
@@ -324,7 +315,6 @@ impl Source {
             ring: (capture.tail(), capture.head()),
             disks: self.disks.iter().map(bitmap).collect(),
             settled: bits_since,
-            ancestry,
         }
     }
 
@@ -409,6 +399,7 @@ impl Source {
     pub fn close_window(&self, window: WindowId, exact: bool) -> Option<Lsn> {
         let mut state = self.lock();
         let lsn = state.log.as_mut()?.close_window(window, exact)?;
+        state.rotten.sent(lsn);
         if exact {
             state.unfinished.clear();
         }
@@ -427,6 +418,41 @@ impl Source {
     #[must_use]
     pub fn any_unknown(&self) -> bool {
         self.lock().log.as_ref().is_some_and(|log| !log.unknown().is_empty())
+    }
+
+    /// Ends when the ring was put into the log up to `position`.
+    pub async fn drained_to(&self, position: u64) {
+        let mut drained = self.drained.subscribe();
+        drained.wait_for(|drained| *drained >= position).await.expect("the sender is part of self");
+    }
+
+    /// How far the ring was put into the log.
+    #[must_use]
+    pub fn drained(&self) -> u64 {
+        *self.drained.borrow()
+    }
+
+    /// How far the ring is durable at the next hop.
+    #[must_use]
+    pub fn acknowledged_ring(&self) -> u64 {
+        self.lock().log.as_ref().map_or(0, SourceLog::acknowledged_ring)
+    }
+
+    /// Ends when a catch-up may add to the queue.
+    pub async fn room_for_catch_up(&self) {
+        self.changed_until(|source| source.queued_bytes() < QUEUE_BYTES_CATCH_UP).await;
+    }
+
+    /// Waits for room in the queue; false when the time is over.
+    #[must_use]
+    pub fn wait_room(&self, timeout: Duration) -> bool {
+        let state = self.lock();
+        let full = |state: &mut State| queued(state) >= self.queue_bytes_max;
+        let (_state, result) = self
+            .room
+            .wait_timeout_while(state, timeout, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
     }
 
     /// Bytes kept in memory.
@@ -451,6 +477,29 @@ impl Source {
     #[must_use]
     pub fn legal(&self) -> bool {
         self.lock().log.as_ref().is_some_and(SourceLog::legal)
+    }
+
+    /// Ends when the next hop has everything up to `lsn` durable.
+    pub async fn durable_to(&self, lsn: Lsn) {
+        self.changed_until(|source| source.durable().here >= lsn).await;
+    }
+
+    /// Ends when the target has everything up to `lsn` durable.
+    pub async fn durable_at_target(&self, lsn: Lsn) {
+        self.changed_until(|source| source.durable().at_target >= lsn).await;
+    }
+
+    async fn changed_until(&self, holds: impl Fn(&Self) -> bool) {
+        loop {
+            // Registered before the look: a change in between is not missed.
+            let changed = self.room_async.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -62,7 +62,8 @@ impl Pins {
     /// removed: the load that it was to take over from is still there.
     pub(crate) fn loads(&self) -> Result<Vec<Found>, CaptureError> {
         let mut found = Vec::new();
-        for path in self.entries()? {
+        for entry in fs::read_dir(&self.path).map_err(failed(&self.path))? {
+            let path = entry.map_err(failed(&self.path))?.path();
             match open(&path) {
                 Some(maps) => found.push(Found { path, maps }),
                 None => remove(&path)?,
@@ -70,12 +71,6 @@ impl Pins {
         }
         found.sort_by_key(|load| std::cmp::Reverse(load.maps.get(control::SERIAL)));
         Ok(found)
-    }
-
-    /// All loads, complete or not.
-    pub(crate) fn entries(&self) -> Result<Vec<PathBuf>, CaptureError> {
-        let entries = fs::read_dir(&self.path).map_err(failed(&self.path))?;
-        entries.map(|entry| Ok(entry.map_err(failed(&self.path))?.path())).collect()
     }
 
     /// Pins a load's maps, before it is attached.
@@ -106,18 +101,15 @@ impl Pins {
 
     /// Removes everything, the directory too.
     pub(crate) fn remove_all(self) -> Result<(), CaptureError> {
-        self.entries()?.iter().try_for_each(|load| remove(load))?;
+        for entry in fs::read_dir(&self.path).map_err(failed(&self.path))? {
+            remove(&entry.map_err(failed(&self.path))?.path())?;
+        }
         fs::remove_dir(&self.path).map_err(failed(&self.path))
     }
 }
 
 /// The maps of a load that is complete and whose programs are attached.
 fn open(path: &Path) -> Option<Maps> {
-    open_any(path).filter(|maps| maps.get(control::LAYOUT) == layout::LAYOUT)
-}
-
-/// The maps of a load whose programs are attached.
-pub(crate) fn open_any(path: &Path) -> Option<Maps> {
     for name in HOOKS {
         // Dropping one that is pinned detaches nothing.
         let _link = Link::open(path.join(format!("link_{name}"))).ok()?;
@@ -131,7 +123,8 @@ pub(crate) fn open_any(path: &Path) -> Option<Maps> {
     if control_bytes as usize != layout::CONTROL_BYTES {
         return None;
     }
-    Maps::new(pinned).ok()
+    let maps = Maps::new(pinned).ok()?;
+    (maps.get(control::LAYOUT) == layout::LAYOUT).then_some(maps)
 }
 
 fn remove(load: &Path) -> Result<(), CaptureError> {

@@ -8,7 +8,6 @@ mod journal;
 mod keeping;
 mod machine;
 mod point;
-mod restart;
 mod roles;
 mod status;
 mod vault;

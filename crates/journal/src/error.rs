@@ -83,15 +83,6 @@ pub enum JournalError {
         #[source]
         source: ControlError,
     },
-    /// The log is sealed, and no key was given.
-    #[error("the log is encrypted: its key is needed")]
-    KeyMissing,
-    /// The log is sealed with another key.
-    #[error("the log is encrypted with another key")]
-    WrongKey,
-    /// The log is plain, and its replica is not: someone has put it there.
-    #[error("the log is not encrypted, though its replica is")]
-    NotSealed,
     /// The system gave no random bits for a salt.
     #[error("the system gives no random bits")]
     NoRandomness,
@@ -144,16 +135,12 @@ impl JournalError {
             | Self::SegmentBytes { .. }
             | Self::Version { .. }
             | Self::TooLong { .. }
-            | Self::KeyMissing
-            | Self::WrongKey
             | Self::NoRandomness
             | Self::Trimmed { .. }
             | Self::Poisoned => Class::Permanent,
             Self::Beyond { .. } | Self::NotNext { .. } => Class::Bug,
             Self::Fenced { .. } => Class::Fenced,
-            Self::NotSealed | Self::Record(_) | Self::Control { .. } | Self::Corrupt { .. } => {
-                Class::Corrupt
-            }
+            Self::Record(_) | Self::Control { .. } | Self::Corrupt { .. } => Class::Corrupt,
         }
     }
 

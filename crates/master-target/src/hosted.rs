@@ -5,7 +5,7 @@ use crate::blocking::blocking;
 use crate::reverse::Reverse;
 use landfall_api_types::ApiError;
 use landfall_repl::Refusal;
-use landfall_types::Lsn;
+use landfall_types::{ByteRange, DiskIndex, Lsn};
 use landfall_volume::{DivergenceStatus, Replica, StorageError};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,10 @@ pub(crate) struct Sessions {
     pub(crate) newest: u64,
     /// A session is open.
     pub(crate) connected: bool,
+    /// What its source was asked to send again (trap T-20).
+    pub(crate) asked: Vec<(DiskIndex, ByteRange)>,
+    /// Sessions up to this serial were ended by us: they come again with what is asked now.
+    ended: u64,
 }
 
 /// A hosted replica.
@@ -102,7 +106,25 @@ impl Hosted {
     /// The sessions, after a check that `serial` is the newest's.
     pub(crate) fn session(&self, serial: u64) -> Result<MutexGuard<'_, Sessions>, Refusal> {
         let sessions = lock(&self.sessions);
-        if sessions.newest == serial { Ok(sessions) } else { Err(Refusal::Superseded) }
+        if sessions.newest == serial {
+            return Ok(sessions);
+        }
+        if serial <= sessions.ended {
+            let reason = "the target says anew what has rotted".to_owned();
+            return Err(Refusal::Unavailable { reason });
+        }
+        Err(Refusal::Superseded)
+    }
+
+    /// Ends the session that is open, so that the source asks anew where we stand.
+    pub(crate) fn end_session(&self) {
+        let mut sessions = lock(&self.sessions);
+        sessions.ended = sessions.newest;
+        sessions.newest += 1;
+        sessions.connected = false;
+        drop(sessions);
+        // Whoever waits for more to become durable looks at its session again.
+        self.durable.send_modify(|_| ());
     }
 
     /// Runs something on the replica on a thread that may block.

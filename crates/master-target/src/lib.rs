@@ -40,6 +40,7 @@ mod reopening;
 mod report;
 mod retention_volume;
 mod reverse;
+mod rot;
 mod service;
 mod sink;
 mod target;

@@ -7,6 +7,7 @@ use crate::hosted::Hosted;
 use crate::pace::Pace;
 use crate::relief;
 use crate::reverse::wall_time_ns;
+use crate::rot;
 use crate::target::Target;
 use landfall_blockdev::Rank;
 use landfall_volume::{Due, DueCause, FoldError};
@@ -43,6 +44,7 @@ pub async fn run(target: Arc<Target>, shutdown: CancellationToken) {
         for hosted in target.all() {
             let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             relief::mark(&hosted, now_ms).await;
+            rot::look(&hosted).await;
             let bytes = give_up.get(&hosted.replica.id()).copied().unwrap_or(0).max(wanted);
             let limit = target.options.fold_bytes_per_s;
             fold(&hosted, (now_ms, bytes), limit, &shutdown).await;

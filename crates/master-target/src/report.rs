@@ -4,6 +4,7 @@ use crate::blocking::blocking;
 use crate::export_name::export_name;
 use crate::hosted::{Hosted, lock};
 use crate::outlook;
+use crate::rot;
 use crate::target::Target;
 use landfall_api_types::alert::Condition;
 use landfall_api_types::node::{ReplicaReport, ReplicaRole, Report};
@@ -15,6 +16,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Target {
+    /// What has rotted, of every replica that is open.
+    async fn rot_conditions(&self) -> Vec<Condition> {
+        let mut all = Vec::new();
+        for hosted in self.all() {
+            let found = hosted.with(|replica| Ok((replica.status()?.machine, replica.corrupt()?)));
+            let found: Result<_, landfall_volume::StorageError> = found.await;
+            match found {
+                Ok((machine, corrupt)) => all.extend(rot::condition(machine, &corrupt)),
+                // Told as a problem of the replica.
+                Err(error) => tracing::debug!(%error, "what has rotted can't be told"),
+            }
+        }
+        all
+    }
+
     /// The report; looking at divergence that is new may take I/O.
     pub async fn report(self: &Arc<Self>, address: &str) -> Report {
         let mut replicas = Vec::new();
@@ -29,6 +45,7 @@ impl Target {
             kept.flat_map(|(machine, kept)| outlook::conditions(machine, kept)).collect();
         conditions.extend(self.given_way());
         conditions.extend(self.ingest_condition());
+        conditions.extend(self.rot_conditions().await);
         Report {
             address: Some(address.to_owned()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

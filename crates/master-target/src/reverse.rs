@@ -8,6 +8,7 @@
 //! the writes of the machine.
 
 mod compare;
+mod rotten;
 mod source;
 mod spec;
 mod tracker;
@@ -141,6 +142,7 @@ impl Reverse {
         tokio::select! {
             () = stopped.cancelled() => {}
             () = self.work() => {}
+            () = self.answer_rot() => {}
         }
     }
 

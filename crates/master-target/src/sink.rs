@@ -9,7 +9,7 @@ use landfall_repl::{
     Batch, Durable, HashReply, HashRequest, ImageCopyPosition, ImageData, LogSink,
     ReceiverPosition, Refusal, SessionToken, SourceIdentity,
 };
-use landfall_types::{ByteRange, Lsn, ReplicaId};
+use landfall_types::{ByteRange, DiskIndex, Lsn, ReplicaId};
 use landfall_volume::{Frame, ImagePiece, IngestError, Standing};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,12 +56,13 @@ impl LogSink for Sink {
             let standing = standing.map_err(|error| refusal(&error))?;
             sessions.newest += 1;
             sessions.connected = true;
+            sessions.asked = crate::rot::to_ask(&hosted.replica);
             hosted.received.send_replace(standing.durable.lsn);
             hosted.durable.send_replace(standing.durable.lsn);
-            Ok((sessions.newest, standing))
+            Ok((sessions.newest, position(standing, sessions.asked.clone())))
         });
-        let (serial, standing) = taken.await?;
-        Ok((SessionToken { replica, serial }, position(standing)))
+        let (serial, position) = taken.await?;
+        Ok((SessionToken { replica, serial }, position))
     }
 
     async fn append(&self, session: SessionToken, batch: Batch) -> Result<(), Refusal> {
@@ -119,10 +120,15 @@ impl LogSink for Sink {
     ) -> Result<Durable, Refusal> {
         let hosted = self.hosted(session)?;
         let mut durable = hosted.durable.subscribe();
-        let risen = durable.wait_for(|durable| *durable > seen.at_target).await;
-        let risen = *risen.map_err(|_| Refusal::UnknownReplica(session.replica))?;
-        drop(hosted.session(session.serial)?);
-        Ok(here(risen))
+        loop {
+            let known = *durable.borrow_and_update();
+            drop(hosted.session(session.serial)?);
+            if known > seen.at_target {
+                return Ok(here(known));
+            }
+            let changed = durable.changed().await;
+            changed.map_err(|_| Refusal::UnknownReplica(session.replica))?;
+        }
     }
 
     async fn image(&self, session: SessionToken, piece: ImageData) -> Result<(), Refusal> {
@@ -196,7 +202,7 @@ const fn here(lsn: Lsn) -> Durable {
     Durable { here: lsn, at_target: lsn }
 }
 
-fn position(standing: Standing) -> ReceiverPosition {
+fn position(standing: Standing, rotten: Vec<(DiskIndex, ByteRange)>) -> ReceiverPosition {
     let durable = standing.durable;
     let copy = |copy: landfall_volume::ImageCopy| ImageCopyPosition {
         window: copy.window,
@@ -211,5 +217,6 @@ fn position(standing: Standing) -> ReceiverPosition {
         durable_at_target: durable.lsn,
         image_copy: standing.image_copy.map(copy),
         open_windows: standing.open_windows,
+        rotten,
     }
 }

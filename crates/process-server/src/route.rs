@@ -24,7 +24,7 @@ use landfall_repl::{
     Durable, ImageCopyPosition, Refusal, SenderOptions, SenderPhase, SourceIdentity,
 };
 use landfall_transport::{Limiter, SenderConfig, SenderHandle, run_sender};
-use landfall_types::{Epoch, Lsn, ReplicaId};
+use landfall_types::{ByteRange, DiskIndex, Epoch, Lsn, ReplicaId};
 use landfall_wire::Compression;
 pub(crate) use orders::on_disk;
 use spool::Undelivered;
@@ -73,6 +73,8 @@ struct State {
     /// The next hop has said where it stands since the start.
     heard: bool,
     image_copy: Option<ImageCopyPosition>,
+    /// What the target asks for again (trap T-20), as it said when it was last asked.
+    rotten: Vec<(DiskIndex, ByteRange)>,
     /// Serial of the newest upstream session.
     session: u64,
     connected: bool,
@@ -123,6 +125,7 @@ impl Route {
                 at_target: Lsn::ZERO,
                 heard: false,
                 image_copy: None,
+                rotten: vec![],
                 session: 0,
                 connected: false,
                 ended: None,

@@ -28,6 +28,8 @@ pub const IMAGE_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 pub const HISTORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Most windows that a receiver names as open.
 pub const OPEN_WINDOWS_MAX: usize = landfall_types::WINDOWS_OPEN_MAX;
+/// Most ranges that a receiver asks for again at once; the next session asks for others.
+pub const ROTTEN_RANGES_MAX: usize = 1024;
 /// Most disks of one machine.
 pub const DISKS_MAX: usize = 1024;
 /// Most bytes of the text in a refusal; longer text is cut.

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use landfall_types::{
-    Chain, Class, DiskIndex, Epoch, Incarnation, Lineage, Lsn, Record, ReplicaId, WindowId,
+    ByteRange, Chain, Class, DiskIndex, Epoch, Incarnation, Lineage, Lsn, Record, ReplicaId,
+    WindowId,
 };
 
 /// Who a sender is: compared by the receiver before any position is (trap T-1).
@@ -85,6 +86,9 @@ pub struct ReceiverPosition {
     pub image_copy: Option<ImageCopyPosition>,
     /// Windows that are open at `durable`.
     pub open_windows: Vec<WindowId>,
+    /// What the target can't read any more at its newest position, and asks for again (trap T-20):
+    /// in order, without overlaps. The source's answer are new records in a window.
+    pub rotten: Vec<(DiskIndex, ByteRange)>,
 }
 
 /// How far a first copy has come.

@@ -49,5 +49,6 @@ pub(crate) fn position(durable: u64) -> ReceiverPosition {
         durable_at_target: Lsn::new(durable.min(2)),
         image_copy: None,
         open_windows: vec![],
+        rotten: vec![],
     }
 }

@@ -107,6 +107,9 @@ pub enum WindowReason {
     /// An operator asked for it.
     #[n(8)]
     Requested,
+    /// What the receiver kept has rotted: it asked for these ranges (trap T-20).
+    #[n(9)]
+    Rotten,
 }
 
 /// How a catch-up finds what to send.

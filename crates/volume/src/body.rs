@@ -1,9 +1,8 @@
 //! What a replica knows durably beside its logs and images: the body of its superblock.
 
-use crate::replica::ScrubReport;
+use crate::replica::{Rot, ScrubReport};
 use crate::timeline::Point;
 use crate::tree::LogNode;
-use landfall_crypt::Envelope;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, InstanceId, Lineage, LogId, Lsn,
     MachineId, Marker, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
@@ -225,6 +224,10 @@ pub(crate) struct ScrubState {
     pub(crate) so_far: ScrubReport,
     /// The last one that came to its end.
     pub(crate) last: Option<ScrubReport>,
+    /// What is rotten at present, whoever found it; an image's blocks leave it once they were
+    /// written anew, records once they are forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rot: Vec<Rot>,
 }
 
 /// How far a fold has durably come: everything before it, in the order of disks and offsets.
@@ -298,9 +301,6 @@ pub(crate) struct Body {
     pub(crate) retention: RetentionPolicy,
     /// Pinned and named points.
     pub(crate) notes: Vec<PointNote>,
-    /// The wrapped data key; none where the content is not sealed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) encryption: Option<Envelope>,
 }
 
 impl Body {

@@ -2,12 +2,13 @@
 
 use crate::error::{ContentError, StorageError};
 use crate::index::{Floor, Held, IndexPool, LogIndex, Scene};
+use crate::replica::Rot;
 use crate::sums::{BLOCK_BYTES, Sums};
 use crate::sync::{lock, read, write};
 use bytes::Bytes;
 use landfall_blockdev::{BlockDevice, Dir};
 use landfall_index::{Holder, PayloadAt};
-use landfall_journal::{Entry, Location, Log};
+use landfall_journal::{Entry, JournalError, Location, Log};
 use landfall_types::{ByteRange, DiskGeometry, DiskIndex, Lsn, RecordHeader, RecordKind};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock};
@@ -15,6 +16,9 @@ use std::sync::{Arc, Mutex, RwLock};
 /// Payloads kept in memory after a piece of them was read: small reads of a large record's
 /// neighbors come in a row.
 const PAYLOADS_KEPT: usize = 16;
+
+/// Places of rot that readers meet between two looks; the scrub finds the others.
+const MET_MAX: usize = 1_024;
 
 /// Times that a block is read before it counts as rotten.
 const CHECK_TRIES: u32 = 3;
@@ -45,6 +49,8 @@ pub(crate) struct Medium {
     /// trimmed: so no reader holds the place of a payload that is being forgotten.
     pub(crate) trims: RwLock<()>,
     payloads: Mutex<VecDeque<Payload>>,
+    /// What readers have found rotten, until somebody takes it up.
+    met: Mutex<Vec<Rot>>,
     pub(crate) pool: Arc<IndexPool>,
     /// Records up to here are not looked at: the image has them.
     pub(crate) floor: Arc<Floor>,
@@ -59,6 +65,7 @@ impl Medium {
             sums: RwLock::default(),
             trims: RwLock::default(),
             payloads: Mutex::default(),
+            met: Mutex::default(),
             pool,
             floor: Arc::default(),
         }
@@ -188,8 +195,28 @@ impl Medium {
         let Held { holder: Holder { lsn, payload }, slot } = *held;
         let Some(payload) = payload else { return Ok(None) };
         // The log checks length and CRC: a slice of it can be taken.
-        let bytes = self.index(slot)?.log.read(&entry(disk, lsn, &payload))?;
+        let index = self.index(slot)?;
+        let bytes = index.log.read(&entry(disk, lsn, &payload)).inspect_err(|error| {
+            if let JournalError::Corrupt { .. } = error {
+                let (start, length) = (payload.record_start, u64::from(payload.record_length));
+                let range = ByteRange { start, end: start + length };
+                self.meet(Rot::Record { log: index.log.id(), lsn, disk, range });
+            }
+        })?;
         Ok(Some((payload.record_start, bytes)))
+    }
+
+    /// A reader has met rot: it is refused there, and whoever asks the source wants to know.
+    fn meet(&self, rot: Rot) {
+        let mut met = lock(&self.met);
+        if met.len() < MET_MAX && !met.contains(&rot) {
+            met.push(rot);
+        }
+    }
+
+    /// What readers have found rotten since the last call.
+    pub(crate) fn take_met(&self) -> Vec<Rot> {
+        std::mem::take(&mut *lock(&self.met))
     }
 
     /// What lies beyond the image's end reads as zeroes: the disk grew, and nothing was folded
@@ -205,8 +232,18 @@ impl Medium {
             return Ok(());
         }
         match self.sums().get(&disk) {
-            Some(sums) => Ok(read_checked(disk, &**device, sums, offset, inside)?),
-            None => Ok(device.read_at(offset, inside).map_err(StorageError::image(disk))?),
+            Some(sums) => {
+                let read = read_checked(disk, &**device, sums, offset, inside);
+                Ok(read.inspect_err(|error| {
+                    if let StorageError::Rot { disk, offset } = *error {
+                        let end = device.size().min(offset + BLOCK_BYTES);
+                        self.meet(Rot::Image { disk, range: ByteRange { start: offset, end } });
+                    }
+                })?)
+            }
+            None => {
+                Ok(device.read_at(offset, inside).map_err(StorageError::device("read image"))?)
+            }
         }
     }
 }

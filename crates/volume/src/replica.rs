@@ -12,8 +12,8 @@ mod points;
 mod promote;
 mod release;
 mod retain;
+mod rot;
 mod scrub;
-mod sealing;
 mod status;
 mod undo;
 mod views;
@@ -28,16 +28,15 @@ pub use points::{Hold, HoldKind};
 pub use promote::NewAuthority;
 pub use release::Released;
 pub use retain::{Due, DueCause};
-pub use scrub::{Corrupt, Rot, ScrubReport};
-pub use sealing::open_image;
-pub(crate) use sealing::{key_context, rewrapped};
+pub use rot::Corrupt;
+pub use scrub::{Rot, ScrubReport};
 pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 
 use self::core::{Core, geometries};
 use crate::body::{BaseContent, Body, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role};
 use crate::error::StorageError;
-use crate::images::{Images, SealedImage};
+use crate::images::Images;
 use crate::index::{IndexOptions, IndexPool, LogIndex};
 use crate::line::{AppliedLog, BranchLog, Line};
 use crate::medium::Medium;
@@ -48,11 +47,10 @@ use crate::sums::Sums;
 use crate::sync::{lock, read, write};
 use crate::tree::LogNode;
 use landfall_blockdev::{Dir, Rank};
-use landfall_crypt::Envelope;
 use landfall_journal::{Log, LogConfig, Stamp};
 use landfall_types::{
-    BranchId, Chain, DiskIndex, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId,
-    ReplicaId, RetentionPolicy,
+    BranchId, Chain, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId, ReplicaId,
+    RetentionPolicy,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -96,8 +94,6 @@ pub struct ReplicaConfig {
     pub retention: RetentionPolicy,
     /// Size of a log's segments in bytes.
     pub segment_bytes: u64,
-    /// The wrapped data key of a replica that is encrypted; [`crate::Vault::create`] makes it.
-    pub encryption: Option<Envelope>,
 }
 
 /// The log that takes frames, while the replica is [`Role::Replicating`].
@@ -123,6 +119,8 @@ pub struct Replica {
     folding: Mutex<()>,
     /// One scrub at a time.
     scrubbing: Mutex<()>,
+    /// Where later records were found to cover what has rotted: never changes for a log.
+    covered: Mutex<Vec<(LogId, Rot, Lsn)>>,
     core: Mutex<Core>,
     /// The replica's log: points are chosen in it, and the image follows it.
     current: RwLock<Arc<Line>>,
@@ -137,8 +135,6 @@ pub struct Replica {
     fold_progress: Mutex<Option<FoldProgress>>,
     /// Which markers are listed, and since when.
     keeper: Mutex<Keeper>,
-    /// Those of the images that are sealed.
-    sealed_images: Mutex<BTreeMap<DiskIndex, Arc<SealedImage>>>,
 }
 
 impl Replica {
@@ -167,10 +163,12 @@ impl Replica {
     ) -> Result<Self, StorageError> {
         for disk in &config.disks {
             if disk.owner == ImageOwner::Ours {
-                sealing::create_image(&*dir, &*images, disk)?;
+                images
+                    .create(&disk.image, disk.geometry)
+                    .map_err(StorageError::device("create image"))?;
             }
         }
-        let opened = open_devices(&*dir, &*images, &config.disks)?;
+        let devices = open_devices(&*images, &config.disks)?;
         let log = LogId::generate();
         let log_config = LogConfig {
             log,
@@ -184,7 +182,7 @@ impl Replica {
         let segment_bytes = config.segment_bytes;
         let store = Store::create(&*dir, first_body(config, log))?;
         let replica = Self::assemble(dir, images, segment_bytes, store, pool)?;
-        replica.set_opened(opened);
+        replica.medium.set_devices(Some(devices));
         replica.open_sums()?;
         Ok(replica)
     }
@@ -214,12 +212,10 @@ impl Replica {
     ) -> Result<Option<Self>, StorageError> {
         let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
         let body = store.body()?.clone();
-        let dir = sealing::unlock(dir, &body)?;
         remove_strays(&*dir, &body)?;
         let replica = Self::assemble(dir, images, segment_bytes, *store, pool)?;
         if body.role != Role::Released {
-            let opened = open_devices(&*replica.dir, &*replica.images, &body.disks)?;
-            replica.set_opened(opened);
+            replica.medium.set_devices(Some(open_devices(&*replica.images, &body.disks)?));
         }
         replica.open_sums()?;
         Ok(Some(replica))
@@ -262,6 +258,7 @@ impl Replica {
             medium,
             folding: Mutex::new(()),
             scrubbing: Mutex::new(()),
+            covered: Mutex::default(),
             core: Mutex::new(core),
             current: RwLock::new(current),
             receiving: RwLock::new(None),
@@ -271,23 +268,15 @@ impl Replica {
             trim_limit: Mutex::new(Lsn::MAX),
             fold_progress: Mutex::new(None),
             keeper: Mutex::new(keeper),
-            sealed_images: Mutex::default(),
         };
         replica.take_up_role(&body)?;
         Ok(replica)
     }
 
-    fn set_opened(&self, (devices, sealed): Opened) {
-        *lock(&self.sealed_images) = sealed;
-        self.medium.set_devices(Some(devices));
-    }
-
     /// Opens the checksums of the images.
     fn open_sums(&self) -> Result<(), StorageError> {
         let mut all = BTreeMap::new();
-        // A sealed image needs none: its seals say what every block is.
-        let plain = |disk: &&ReplicaDisk| !sealing::is_sealed(&*self.dir, disk);
-        for disk in self.body()?.disks.iter().filter(plain) {
+        for disk in &self.body()?.disks {
             let name = format!("sums-{}", disk.index);
             all.insert(disk.index, Arc::new(Sums::open(&*self.dir, &name)?));
         }
@@ -406,7 +395,6 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         demoted: None,
         retention: config.retention,
         notes: vec![],
-        encryption: config.encryption,
     }
 }
 
@@ -459,22 +447,10 @@ fn remove_strays(dir: &dyn Dir, body: &Body) -> Result<(), StorageError> {
 
 type Devices = BTreeMap<landfall_types::DiskIndex, Arc<dyn landfall_blockdev::BlockDevice>>;
 
-/// The images, and those of them that are sealed.
-type Opened = (Devices, BTreeMap<landfall_types::DiskIndex, Arc<SealedImage>>);
-
 /// Opens the images and checks that they can hold their disks (trap T-9).
-fn open_devices(
-    dir: &dyn Dir,
-    images: &dyn Images,
-    disks: &[ReplicaDisk],
-) -> Result<Opened, StorageError> {
-    let (mut devices, mut sealed) = (Devices::new(), BTreeMap::new());
+fn open_devices(images: &dyn Images, disks: &[ReplicaDisk]) -> Result<Devices, StorageError> {
+    let mut devices = BTreeMap::new();
     for disk in disks {
-        if let Some(image) = sealing::open_sealed(dir, images, disk)? {
-            devices.insert(disk.index, Arc::clone(&image) as _);
-            sealed.insert(disk.index, image);
-            continue;
-        }
         let device =
             images.open(&disk.image, disk.owner).map_err(StorageError::device("open image"))?;
         // Our own files grow when the disk does; a foreign disk with coarser sectors would tear
@@ -493,5 +469,5 @@ fn open_devices(
         }
         devices.insert(disk.index, device);
     }
-    Ok((devices, sealed))
+    Ok(devices)
 }

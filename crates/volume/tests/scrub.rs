@@ -12,12 +12,6 @@ use landfall_volume::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// These tests look for plain bytes on the medium, and change them there; `sealed.rs` has their
-/// like for encrypted replicas.
-fn plain() -> SimMedium {
-    SimMedium::new(512).with_key(None)
-}
-
 fn device(medium: &SimMedium, disk: u16) -> std::sync::Arc<dyn BlockDevice> {
     images(medium).open(&format!("disk-{disk}"), ImageOwner::Ours).expect("there")
 }
@@ -87,7 +81,7 @@ fn check_verdicts(replica: &Replica, producer: &Producer, first: Lsn) -> u64 {
 /// later record makes the ones after it good, and none before.
 #[test]
 fn t20_a_rotten_record_spoils_exactly_its_points() {
-    let medium = plain();
+    let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
     let first = producer.lsn();
     producer.write(0, 0, &[1; 2048]);
@@ -119,7 +113,7 @@ fn t20_a_rotten_record_spoils_exactly_its_points() {
 /// of their own are good.
 #[test]
 fn t20_a_rotten_block_of_the_image_is_never_served() {
-    let medium = plain();
+    let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
     producer.write(0, 0, &[1; 6144]);
     producer.write(1, 0, &[2; 4096]);
@@ -146,16 +140,96 @@ fn t20_a_rotten_block_of_the_image_is_never_served() {
     // Part of a rotten block is written into the image: the rest stays rotten.
     replica.fold(first.next()).expect("folded");
     assert!(!readable(&replica, first.next()));
+    // Nobody knows any more which part of the block is sound: all that later records leave of it.
+    let left = landfall_types::ByteRange { start: 4096, end: 4608 };
+    assert_eq!(replica.rotten().expect("asked"), [(DiskIndex(0), left)]);
+    producer.write(0, 4096, &[5; 512]);
+    producer.send(&replica);
+    assert_eq!(replica.rotten().expect("asked"), [], "later records cover it");
+    // By two neighbors, none of which covers the block: it holds what was written all the same.
     replica.fold(producer.lsn()).expect("folded");
+    assert_eq!(replica.corrupt().expect("asked"), [], "written anew, before another scrub");
+    assert!(readable(&replica, producer.lsn()));
     let report = replica.scrub(&Unpaced, 2).expect("scrubbed");
-    drop(report);
+    assert_eq!(report.rot, []);
+    assert_same(&read_images(&medium), producer.content(), "the image");
+}
+
+/// Guards P5. T-20: the source is asked for exactly what nothing covers at the newest position,
+/// whoever met the rot first; what it sends makes later points good, and none before.
+#[test]
+fn t20_exactly_the_rotten_ranges_are_asked_for() {
+    let medium = SimMedium::new(512);
+    let (replica, mut producer) = protected(&medium);
+    producer.write(0, 0, &[1; 6144]);
+    producer.write(1, 0, &[2; 4096]);
+    producer.marker(1, None);
+    producer.send(&replica);
+    replica.fold(producer.lsn()).expect("folded");
+    let first = producer.lsn();
+    producer.write(0, 4096, &[3; 512]);
+    producer.write(1, 512, &[0xab; 1024]);
+    producer.write(1, 1024, &[4; 512]);
+    producer.send(&replica);
+    let rotten = |replica: &Replica| {
+        replica.recheck_rot().expect("looked at");
+        let ranges = replica.rotten().expect("asked").into_iter();
+        ranges.map(|(disk, range)| (disk.0, range.start, range.end)).collect::<Vec<_>>()
+    };
+    assert_eq!(rotten(&replica), []);
+    rot_image(&medium, 0, 4096 + 1024);
+    rot_image(&medium, 0, 0);
+    assert_eq!(rotten(&replica), [], "nobody has met it");
+    assert!(!readable(&replica, producer.lsn()), "met by a reader, at its first place only");
+    assert_eq!(rotten(&replica), [(0, 0, 4096)]);
+    replica.scrub(&Unpaced, 1).expect("scrubbed");
+    let blocks = [(0, 0, 4096), (0, 4608, 6144)];
+    assert_eq!(rotten(&replica), blocks);
+    assert_eq!(rotten(&open_replica(&medium.fork())), blocks, "known after a restart too");
+    rot_journal(&medium, 0xab);
+    let view = replica.view(&PointSelector::Newest).expect("kept");
+    view.read(DiskIndex(1), 512, &mut [0; 512]).expect_err("its record can't be read");
+    drop(view);
+    assert_eq!(rotten(&replica), [blocks[0], blocks[1], (1, 512, 1024)]);
+    let spoiled = producer.lsn();
+    // What the machine writes by itself needs no asking.
+    producer.write(0, 4608, &[5; 1024]);
+    producer.send(&replica);
+    assert_eq!(rotten(&replica), [(0, 0, 4096), (0, 5632, 6144), (1, 512, 1024)]);
+    producer.window_open(60, false);
+    for (disk, start, end) in rotten(&replica) {
+        let now = producer.content()[usize::from(disk)][start as usize..end as usize].to_vec();
+        producer.write(disk, start, &now);
+    }
+    producer.window_close(60, true);
+    producer.marker(2, None);
+    producer.send(&replica);
+    assert_eq!(rotten(&replica), []);
+    let named: Vec<_> =
+        replica.corrupt().expect("asked").iter().map(|c| (c.first, c.last)).collect();
+    assert!(
+        named.iter().all(|(first_bad, last)| {
+            *first_bad >= first && last.is_some_and(|last| last >= spoiled && last < producer.lsn())
+        }),
+        "{named:?}"
+    );
+    assert!(!readable(&replica, spoiled), "history is not repaired with the present");
+    let view = replica.view(&PointSelector::Newest).expect("good again");
+    assert_same(&read_view(&view), producer.content(), "with what was sent again");
+    drop(view);
+    replica.fold(producer.lsn()).expect("past it");
+    assert_eq!(replica.corrupt().expect("asked"), []);
+    let found = replica.scrub(&Unpaced, 2).expect("scrubbed").rot;
+    assert!(matches!(found[..], [Rot::Record { .. }]), "its segment is not forgotten yet");
+    assert_eq!(replica.corrupt().expect("asked"), [], "nothing resolves to it");
+    assert_same(&read_images(&medium), producer.content(), "the image");
 }
 
 /// A block that was folded in part keeps being compared: what the fold did not write counts too.
 #[test]
 fn blocks_that_a_fold_covers_in_part_are_known_too() {
     let mut rng = Rng::new(seed("blocks_that_a_fold_covers_in_part_are_known_too"));
-    let medium = plain();
+    let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
     for _ in 0..8 {
         for _ in 0..6 {
@@ -275,7 +349,7 @@ fn home(medium: &SimMedium) -> (Replica, Producer) {
 /// A fold into a rotten medium says so and stays to be done again.
 #[test]
 fn a_fold_that_meets_rot_ends_nothing() {
-    let medium = plain();
+    let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
     let before = producer.lsn();
     producer.write(0, 0, &[0xcd; 512]);

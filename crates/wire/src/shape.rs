@@ -2,11 +2,11 @@
 //! `landfall-types` stay free of encodings; what stands here is the format
 //! (`docs/formats/wire.md`).
 
-use landfall_repl::limits::{DISKS_MAX, OPEN_WINDOWS_MAX};
+use landfall_repl::limits::{DISKS_MAX, OPEN_WINDOWS_MAX, ROTTEN_RANGES_MAX};
 use landfall_repl::{Durable, ImageCopyPosition, Open, ReceiverPosition, SourceIdentity};
 use landfall_types::{
-    Chain, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, LineageEntry, Lsn,
-    ReplicaId, WindowId,
+    ByteRange, Chain, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, LineageEntry,
+    Lsn, ReplicaId, WindowId,
 };
 use minicbor::{Decode, Encode};
 
@@ -128,6 +128,42 @@ struct PositionShape {
     image_copy: Option<ImageCopyShape>,
     #[n(7)]
     open_windows: Vec<u64>,
+    #[n(8)]
+    rotten: Option<Vec<RangeShape>>,
+}
+
+#[derive(Encode, Decode)]
+struct RangeShape {
+    #[n(0)]
+    disk: u16,
+    #[n(1)]
+    start: u64,
+    #[n(2)]
+    end: u64,
+}
+
+impl From<&(DiskIndex, ByteRange)> for RangeShape {
+    fn from((disk, range): &(DiskIndex, ByteRange)) -> Self {
+        Self { disk: disk.0, start: range.start, end: range.end }
+    }
+}
+
+/// In order, none empty, none over another.
+fn ranges(shapes: Vec<RangeShape>) -> Result<Vec<(DiskIndex, ByteRange)>, &'static str> {
+    if shapes.len() > ROTTEN_RANGES_MAX {
+        return Err("too many rotten ranges");
+    }
+    let mut ranges: Vec<(DiskIndex, ByteRange)> = Vec::with_capacity(shapes.len());
+    for RangeShape { disk, start, end } in shapes {
+        let follows = ranges
+            .last()
+            .is_none_or(|(last, range)| last.0 < disk || last.0 == disk && range.end <= start);
+        if start >= end || !follows {
+            return Err("rotten ranges out of order");
+        }
+        ranges.push((DiskIndex(disk), ByteRange { start, end }));
+    }
+    Ok(ranges)
 }
 
 #[derive(Encode, Decode)]
@@ -171,6 +207,8 @@ impl WelcomeShape {
                 durable_at_target: position.durable_at_target.get(),
                 image_copy,
                 open_windows: position.open_windows.iter().map(|window| window.0).collect(),
+                rotten: (!position.rotten.is_empty())
+                    .then(|| position.rotten.iter().map(RangeShape::from).collect()),
             },
         }
     }
@@ -206,6 +244,7 @@ impl WelcomeShape {
                 durable_at_target: Lsn::new(position.durable_at_target),
                 image_copy,
                 open_windows: position.open_windows.into_iter().map(WindowId).collect(),
+                rotten: ranges(position.rotten.unwrap_or_default())?,
             },
         })
     }

@@ -55,6 +55,7 @@ fn position(lsn: Lsn, chain: Chain) -> ReceiverPosition {
         durable_at_target: lsn,
         image_copy: None,
         open_windows: vec![],
+        rotten: vec![],
     }
 }
 

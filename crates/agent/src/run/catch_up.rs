@@ -75,6 +75,7 @@ impl CatchUp {
             }
             self.copy_into_image(image, window).await?;
         }
+        self.send_rotten(&plan, window).await?;
         let compare = self.send_dirty(&plan, window).await?;
         self.compare_disks(window, &compare).await?;
         self.close(window, exact, &worked).await
@@ -133,6 +134,20 @@ impl CatchUp {
                 Err(error) => return Err(CatchUpError::Ended(error)),
             }
         }
+    }
+
+    /// Sends what the target can't read any more: before anything is compared, because it can't
+    /// hash that either.
+    async fn send_rotten(&self, plan: &Plan, window: WindowId) -> Result<(), CatchUpError> {
+        let total = plan.ranges.iter().map(|(_, range)| range.len()).sum();
+        if total > 0 {
+            self.status.catch_up.phase("sending what has rotted at the target", 0, total);
+        }
+        for (disk, range) in &plan.ranges {
+            self.source.extend_window(window, *disk, &[*range]);
+            self.send_ranges(window, *disk, [*range]).await?;
+        }
+        Ok(())
     }
 
     /// Sends the dirty ranges of each disk; gives the disks that have to be compared.

@@ -2,7 +2,7 @@
 
 use super::{Broken, Source, State};
 use crate::log::{SourceLog, Tip};
-use crate::plan::{DiskWork, Plan};
+use crate::plan::Plan;
 use async_trait::async_trait;
 use landfall_capture::Capture;
 use landfall_repl::{
@@ -18,7 +18,8 @@ fn unavailable(reason: impl Into<String>) -> Refusal {
 impl Source {
     /// The first session of a load whose log begins at the receiver.
     fn begin_at(&self, state: &mut State, capture: &Arc<Capture>, position: &ReceiverPosition) {
-        let mut known = self.knowledge(capture, state);
+        let bits_since = state.bits_since;
+        let mut known = self.knowledge(capture, bits_since);
         let lost = std::mem::take(&mut state.lost_position);
         if lost {
             // What the ring still holds is not what the receiver has lost.
@@ -35,18 +36,15 @@ impl Source {
             known.ring = (1, 0);
             start = Plan::from_position(position, &known);
         }
-        let works = start.plan.iter().flat_map(|plan| &plan.disks);
-        for (disk, _) in works.filter(|(_, work)| *work == DiskWork::Compare) {
-            // What the bits are relative to is not what the target has: a process that comes later
-            // must not take them for more.
-            capture.forget_baseline(*disk);
-        }
         let base = Tip { lsn: position.durable, chain: position.chain };
         let mut log = SourceLog::new(self.identity.lineage.epoch(), base, &position.open_windows);
         log.begin_incarnation(capture.incarnation(), capture.drained());
         state.log = Some(log);
+        state.rotten.begin_anew();
+        let asked = state.rotten.ask(position);
         match start.plan {
             Some(plan) => self.open(state, plan),
+            None if asked => self.open(state, Plan::rotten()),
             None => tracing::info!(lsn = %position.durable, "gone on with: nothing was missed"),
         }
         state.waits_for_receiver = false;
@@ -95,6 +93,18 @@ impl Source {
         self.decided.notify_one();
         Err(unavailable(why))
     }
+
+    /// Opens a window for what has rotted at the target, where that is not being answered already.
+    fn answer_rot(&self, state: &mut State, position: &ReceiverPosition) {
+        if !state.rotten.ask(position) {
+            return;
+        }
+        tracing::warn!(ranges = ?position.rotten, "rotten at the target: sent again");
+        let plan = self.plan_of_unfinished(state, WindowReason::Rotten);
+        self.open(state, plan);
+        self.appended.notify_waiters();
+        self.decided.notify_one();
+    }
 }
 
 #[async_trait]
@@ -114,7 +124,9 @@ impl LogSource for Source {
             return Err(unavailable(broken.why.clone()));
         }
         if state.log.is_some() {
-            return self.check(&mut state, position);
+            self.check(&mut state, position)?;
+            self.answer_rot(&mut state, position);
+            return Ok(());
         }
         if !state.waits_for_receiver {
             return Err(unavailable("the log has not begun"));

@@ -69,6 +69,7 @@ impl State {
             durable_at_target: self.durable(),
             image_copy: self.image_copy.clone(),
             open_windows: self.windows.open_ids(),
+            rotten: vec![],
         }
     }
 

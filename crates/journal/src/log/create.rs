@@ -1,5 +1,4 @@
 use crate::bugs::{Bugs, SeededBug};
-use crate::cover::Cover;
 use crate::format::segment::SegmentHeader;
 use crate::format::superblock::Superblock;
 use crate::log::Log;
@@ -27,7 +26,6 @@ pub(super) fn create(
     const DOING: &str = "create a log";
     let claim = claim(&*dir)?;
     let sector_bytes = dir.sector_bytes();
-    let cover = Cover::of(&*dir);
     limits::segment_bytes(config.segment_bytes, sector_bytes)?;
     match recover(&*dir) {
         Err(JournalError::NotALog) => {}
@@ -69,7 +67,6 @@ pub(super) fn create(
         base: config.base,
         base_chain: config.base_chain,
         floor: config.base,
-        key_check: cover.check(config.log),
     };
     let superblock = SuperblockFile::create(&*dir, superblock)?;
     let segment = Segment::new(
@@ -80,7 +77,7 @@ pub(super) fn create(
         u64::from(sector_bytes),
         SegmentState::Open,
     );
-    let state = State::new(VecDeque::new(), segment, Vec::new(), 1, (cover, bugs));
+    let state = State::new(VecDeque::new(), segment, Vec::new(), 1, bugs);
     Ok(assemble(dir, claim, superblock, state, bugs))
 }
 
@@ -111,7 +108,7 @@ pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport
             Err(error) => return Err(JournalError::device("remove an unused segment")(error)),
         }
     }
-    let state = State::new(sealed, last, spares, next_slot, (Cover::of(&*dir), bugs));
+    let state = State::new(sealed, last, spares, next_slot, bugs);
     Ok((assemble(dir, claim, superblock, state, bugs), report))
 }
 
@@ -124,7 +121,6 @@ fn assemble(
 ) -> Log {
     let Superblock { log, replica, sector_bytes, segment_bytes, .. } = *superblock.current();
     Log {
-        cover: Cover::of(&*dir),
         dir,
         id: log,
         replica,

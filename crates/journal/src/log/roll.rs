@@ -35,9 +35,7 @@ impl Log {
         if was == SegmentState::Open {
             self.seal_last()?;
         }
-        let cut =
-            (was == SegmentState::Torn).then(|| Sealing::of(self.state().last(), &self.cover));
-        let cut = cut.transpose()?;
+        let cut = (was == SegmentState::Torn).then(|| Sealing::of(self.state().last()));
         self.begin_segment(base)?;
         if let Some(cut) = cut {
             // Only now: the index lies where the torn tail was, and until the new header is durable
@@ -48,7 +46,7 @@ impl Log {
     }
 
     fn seal_last(&self) -> Result<(), JournalError> {
-        let sealing = Sealing::of(self.state().last(), &self.cover)?;
+        let sealing = Sealing::of(self.state().last());
         write_index(&sealing, self.segment_bytes).map_err(|error| self.poison(error))?;
         self.state().last_mut().state = SegmentState::Sealed;
         Ok(())

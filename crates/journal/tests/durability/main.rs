@@ -10,4 +10,3 @@ mod faults;
 mod model;
 mod rot;
 mod salvage;
-mod sealed;

@@ -84,7 +84,6 @@ impl Target {
             old_content: if first_copy { OldContent::Expendable } else { OldContent::Kept },
             retention: create.retention,
             segment_bytes: self.options.segment_bytes,
-            encryption: None,
         })
     }
 

@@ -106,7 +106,7 @@ impl Stripe {
         }
         let mut sent = 0;
         for range in differing {
-            sent += self.append(range).await?;
+            sent += append_newest(&self.branch, self.disk, range).await?;
         }
         Ok((self.range.len(), sent))
     }
@@ -144,29 +144,33 @@ impl Stripe {
             }
         }
     }
+}
 
-    /// Appends the range with the content of the moment, durably; returns the bytes that have to be
-    /// sent for it.
-    async fn append(&self, range: ByteRange) -> Result<u64, ContentError> {
-        let (branch, disk) = (Arc::clone(&self.branch), self.disk);
-        blocking(move || {
-            let mut sent = 0;
-            let step = PAYLOAD_BYTES_MAX as u64;
-            for start in (range.start..range.end).step_by(PAYLOAD_BYTES_MAX) {
-                let piece = ByteRange { start, end: range.end.min(start + step) };
-                branch.append_with(|lsn, newest| {
-                    let mut bytes = vec![0; to_usize(piece.len())];
-                    newest.read(disk, piece.start, &mut bytes)?;
-                    let records = catch_up_records(lsn, disk, piece.start, bytes);
-                    sent += records.iter().map(|record| record.payload.len() as u64).sum::<u64>();
-                    Ok(records)
-                })?;
-            }
-            branch.flush()?;
-            Ok(sent)
-        })
-        .await
-    }
+/// Appends the range with the content of the moment, durably; returns the bytes that have to be
+/// sent for it.
+pub(super) async fn append_newest(
+    branch: &Arc<Branch>,
+    disk: DiskIndex,
+    range: ByteRange,
+) -> Result<u64, ContentError> {
+    let branch = Arc::clone(branch);
+    blocking(move || {
+        let mut sent = 0;
+        let step = PAYLOAD_BYTES_MAX as u64;
+        for start in (range.start..range.end).step_by(PAYLOAD_BYTES_MAX) {
+            let piece = ByteRange { start, end: range.end.min(start + step) };
+            branch.append_with(|lsn, newest| {
+                let mut bytes = vec![0; to_usize(piece.len())];
+                newest.read(disk, piece.start, &mut bytes)?;
+                let records = catch_up_records(lsn, disk, piece.start, bytes);
+                sent += records.iter().map(|record| record.payload.len() as u64).sum::<u64>();
+                Ok(records)
+            })?;
+        }
+        branch.flush()?;
+        Ok(sent)
+    })
+    .await
 }
 
 fn to_usize(bytes: u64) -> usize {

@@ -7,7 +7,7 @@ use crate::hosted::Hosted;
 use async_trait::async_trait;
 use landfall_journal::{JournalError, Log};
 use landfall_repl::{Batch, Durable, LogSource, ReceiverPosition, Refusal, SourceIdentity};
-use landfall_types::{Lineage, Lsn};
+use landfall_types::{ByteRange, DiskIndex, Lineage, Lsn};
 use landfall_volume::{Branch, Replica, branch_incarnation};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -19,6 +19,15 @@ pub(crate) struct BranchSource {
     replica: Arc<Replica>,
     durable: watch::Receiver<Lsn>,
     at_target: watch::Sender<Lsn>,
+    /// What home has asked for again, and how far it was then.
+    asked: watch::Sender<Asked>,
+}
+
+/// Ranges that home can't read any more (trap T-20), when it had the log up to `at_target`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) ranges: Vec<(DiskIndex, ByteRange)>,
+    pub(crate) at_target: Lsn,
 }
 
 impl BranchSource {
@@ -44,7 +53,13 @@ impl BranchSource {
             replica: Arc::clone(&hosted.replica),
             durable,
             at_target: watch::Sender::new(Lsn::ZERO),
+            asked: watch::Sender::default(),
         }
+    }
+
+    /// Changes with every session.
+    pub(crate) fn asked(&self) -> watch::Receiver<Asked> {
+        self.asked.subscribe()
     }
 
     /// What is durable at home.
@@ -79,6 +94,10 @@ impl LogSource for BranchSource {
         if known.is_none_or(|known| known.chain != position.chain) {
             return Err(Refusal::ChainMismatch { lsn });
         }
+        self.asked.send_replace(Asked {
+            ranges: position.rotten.clone(),
+            at_target: position.durable_at_target,
+        });
         self.acknowledged(Durable {
             here: position.durable,
             at_target: position.durable_at_target,

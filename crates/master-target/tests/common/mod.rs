@@ -9,13 +9,15 @@ use landfall_api_types::order::{MtCreate, Order, OrderOutcome, ReplicaPosition};
 use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::{Branch, Disk};
 use landfall_master_target::{ReverseStarter, Sink, Target, TargetOptions};
-use landfall_repl::{Batch, ImageData, LogSink, Refusal, SessionToken, SourceIdentity};
+use landfall_repl::{
+    Batch, ImageData, LogSink, ReceiverPosition, Refusal, SessionToken, SourceIdentity,
+};
 use landfall_transport::testing::MemberTls;
 use landfall_transport::{ReceiverConfig, serve_receiver};
 use landfall_types::{
-    BranchId, Chain, Control, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, Incarnation,
-    InstanceId, Lineage, Lsn, MachineId, Marker, MarkerKind, Record, ReplicaId, WindowClose,
-    WindowId, WindowMode, WindowOpen, WindowReason,
+    BranchId, ByteRange, Chain, Control, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId,
+    Incarnation, InstanceId, Lineage, Lsn, MachineId, Marker, MarkerKind, Record, ReplicaId,
+    WindowClose, WindowId, WindowMode, WindowOpen, WindowReason,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -114,6 +116,16 @@ impl Site {
 
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("state/nbd.sock")
+    }
+
+    /// Where a replica lies on the retention volume.
+    pub fn replica_dir(&self, replica: ReplicaId) -> PathBuf {
+        self.dir.path().join(format!("retention/replica-{replica}"))
+    }
+
+    /// The image that the target has made itself.
+    pub fn image(&self, replica: ReplicaId, disk: u16) -> PathBuf {
+        self.dir.path().join(format!("state/images/{replica}-{disk}.img"))
     }
 
     pub async fn try_order(&self, order: Order) -> Result<OrderOutcome, ApiError> {
@@ -273,6 +285,35 @@ impl Machine {
         assert_eq!(position.durable, self.base.plus(self.sent as u64));
         self.session = Some(session);
         session
+    }
+
+    /// Another session, whatever became of the one before, and what it begins with.
+    pub async fn open_session(&mut self, site: &Site) -> (SessionToken, ReceiverPosition) {
+        let opened = site.sink().open(&self.identity()).await.expect("admitted");
+        assert_eq!(opened.1.durable, self.base.plus(self.sent as u64));
+        self.session = Some(opened.0);
+        opened
+    }
+
+    /// What an agent answers to a target whose copy has rotted: a window over exactly that.
+    pub fn answer(&mut self, rotten: &[(DiskIndex, ByteRange)]) -> Lsn {
+        let window = WindowId(self.lsn().next().get());
+        let open = WindowOpen {
+            window,
+            reason: WindowReason::Rotten,
+            mode: WindowMode::Copy,
+            disks: vec![0, 1],
+            into_image: false,
+        };
+        self.push(|lsn| Record::control(lsn, &Control::WindowOpen(open)));
+        for (disk, range) in rotten {
+            let (start, end) = (range.start as usize, range.end as usize);
+            let data = self.disks[usize::from(disk.0)][start..end].to_vec();
+            self.push(|lsn| Record::write(lsn, *disk, range.start, data.into()).as_catch_up());
+        }
+        let close = WindowClose { window, exact: true };
+        self.push(|lsn| Record::control(lsn, &Control::WindowClose(close)));
+        self.marker()
     }
 
     /// After a refusal: the next records go to a new session, which begins where the site says.
@@ -437,7 +478,7 @@ impl Home {
         home
     }
 
-    fn path(&self, disk: usize) -> PathBuf {
+    pub fn path(&self, disk: usize) -> PathBuf {
         self.site.dir.path().join(format!("old-disk-{disk}"))
     }
     fn put(&self) {

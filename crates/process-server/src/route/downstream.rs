@@ -130,6 +130,12 @@ impl Route {
         let mut state = self.state();
         state.heard = true;
         state.image_copy = position.image_copy.clone();
+        if state.rotten != position.rotten {
+            state.rotten.clone_from(&position.rotten);
+            // A source hears of it where it asks for the position: its next session does.
+            let reason = "the target says anew what has rotted there".into();
+            state.end_sessions(Refusal::Unavailable { reason });
+        }
         state.answer(Ok(()));
         drop(state);
         let (here, at_target) = (position.durable, position.durable_at_target);

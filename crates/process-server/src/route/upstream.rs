@@ -263,6 +263,7 @@ impl State {
             durable_at_target: self.at_target.min(durable.lsn),
             image_copy: self.image_copy.clone(),
             open_windows: self.windows(log),
+            rotten: self.rotten.clone(),
         })
     }
 }

@@ -191,6 +191,7 @@ impl Sink for Relay {
             durable_at_target: self.at_target.min(durable),
             image_copy: None,
             open_windows: spool.log.windows(),
+            rotten: vec![],
         };
         Some(Ok((self.session, position)))
     }

@@ -114,6 +114,7 @@ impl Sink for Target {
             durable_at_target: durable,
             image_copy: None,
             open_windows: self.log.windows(),
+            rotten: vec![],
         };
         Some(Ok((self.session, position)))
     }

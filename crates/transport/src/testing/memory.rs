@@ -257,6 +257,7 @@ impl LogSink for MemorySink {
             durable_at_target: tail,
             image_copy: None,
             open_windows: vec![],
+            rotten: vec![],
         };
         Ok((SessionToken { replica: identity.replica, serial: held.serial }, position))
     }

@@ -100,6 +100,8 @@ impl Replica {
         let bytes = self.copy_records(to, pace, fresh)?;
         self.end_fold(to)?;
         self.forget(to)?;
+        // What has rotted in the image may have been written anew.
+        self.recheck_rot_folding()?;
         Ok(bytes)
     }
 
@@ -212,9 +214,6 @@ impl Replica {
         for disk in body.disks.iter().filter(|disk| disk.owner == ImageOwner::Ours) {
             let size = plan.geometry(disk.index).map_or(0, |geometry| geometry.size_bytes);
             if devices.get(&disk.index).is_none_or(|device| device.size() >= size) {
-                continue;
-            }
-            if self.grow_sealed(disk, size)? {
                 continue;
             }
             self.images.grow(&disk.image, size).map_err(StorageError::device("grow image"))?;

@@ -1,13 +1,11 @@
-//! Scrub: everything that is kept is read and compared with its checksum, in the background; and
-//! which recovery points resolve to what has rotted.
+//! Scrub: everything that is kept is read and compared with its checksum, in the background.
 
-use super::{FoldPace, Replica};
+use super::{FoldPace, Replica, rot};
 use crate::body::{Body, Role, ScrubPlace, ScrubState};
 use crate::error::StorageError;
 use crate::sums::{BLOCK_BYTES, NewSums, Sum, Sums};
 use crate::sync::lock;
-use crate::tree;
-use landfall_blockdev::{BlockDevice, DeviceError};
+use landfall_blockdev::BlockDevice;
 use landfall_journal::{JournalError, Log};
 use landfall_types::{ByteRange, DiskIndex, LogId, Lsn};
 use serde::{Deserialize, Serialize};
@@ -18,7 +16,7 @@ const RECORDS_AT_ONCE: u64 = 256;
 /// Bytes of an image read at once.
 const READ_BYTES: u64 = 1 << 20;
 /// Places of rot that are kept; a medium with more is lost anyway.
-const ROT_MAX: usize = 4_096;
+pub(super) const ROT_MAX: usize = 4_096;
 
 /// Something that is not what was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -62,19 +60,6 @@ pub struct ScrubReport {
     pub finished_s: Option<u64>,
 }
 
-/// Content that can't be had at some positions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Corrupt {
-    /// Which disk.
-    pub disk: DiskIndex,
-    /// Which bytes have rotted, wherever they stood.
-    pub range: ByteRange,
-    /// The first position that resolves to them …
-    pub first: Lsn,
-    /// … and the last; none: up to the newest.
-    pub last: Option<Lsn>,
-}
-
 /// Why a scrub stops before its end.
 enum Stop {
     Pace,
@@ -107,12 +92,8 @@ impl Replica {
         match walk.all(&body) {
             Ok(()) => {
                 let done = ScrubReport { finished_s: Some(now_s), ..walk.state.so_far };
-                let state = ScrubState {
-                    place: None,
-                    so_far: ScrubReport::default(),
-                    last: Some(done.clone()),
-                };
-                self.save_scrub(state)?;
+                let state = ScrubState { last: Some(done.clone()), ..ScrubState::default() };
+                self.save_scrub(state, &done.rot)?;
                 Ok(done)
             }
             Err(Stop::Pace) => {
@@ -135,76 +116,15 @@ impl Replica {
         Ok((state.last, state.place.map(|_| state.so_far)))
     }
 
-    fn save_scrub(&self, state: ScrubState) -> Result<(), StorageError> {
+    /// Notes how far it is; `found` is rotten from now on.
+    fn save_scrub(&self, state: ScrubState, found: &[Rot]) -> Result<(), StorageError> {
         let mut core = lock(&self.core);
         let body = core.store.body()?.clone();
-        core.store.write(Body { scrub: Some(state), ..body })
+        // What is rotten now is also changed by readers and folds, meanwhile.
+        let rot = body.scrub.as_ref().map_or_else(Vec::new, |scrub| scrub.rot.clone());
+        let rot = rot::with(rot, found.iter().copied());
+        core.store.write(Body { scrub: Some(ScrubState { rot, ..state }), ..body })
     }
-
-    /// Which positions of the replica's log can't be shown whole, and where (trap T-20): exactly
-    /// those that resolve to what the scrubs have found rotten. A record that comes later and
-    /// covers it makes the positions from there on good, and none before.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub fn corrupt(&self) -> Result<Vec<Corrupt>, StorageError> {
-        let core = lock(&self.core);
-        let body = core.store.body()?.clone();
-        let state = body.scrub.clone().unwrap_or_default();
-        let mut rot = state.last.map(|report| report.rot).unwrap_or_default();
-        rot.extend(
-            state.so_far.rot.iter().filter(|new| !rot.contains(new)).copied().collect::<Vec<_>>(),
-        );
-        let mut all = Vec::new();
-        for one in rot {
-            let (first, disk, range) = match one {
-                Rot::Image { disk, range } => (body.folded, disk, range),
-                Rot::Record { log, lsn, disk, range } => {
-                    let shared = tree::shared_through(&body.logs, body.log, log, lsn);
-                    // On another branch, or in the image already and so overwritten with it.
-                    if shared != lsn || lsn <= body.folded {
-                        continue;
-                    }
-                    (lsn, disk, range)
-                }
-            };
-            let covered = covered_at(&core, &body, first, disk, range)?;
-            all.push(Corrupt { disk, range, first, last: covered.map(Lsn::prev) });
-        }
-        Ok(all)
-    }
-}
-
-/// The first position behind `after` at which later records cover the whole range.
-fn covered_at(
-    core: &super::Core,
-    body: &Body,
-    after: Lsn,
-    disk: DiskIndex,
-    range: ByteRange,
-) -> Result<Option<Lsn>, StorageError> {
-    let mut left = vec![range];
-    let end = core.log(body.log)?.0.tail().lsn;
-    let levels = tree::levels(&body.logs, body.log, end, after).ok_or(StorageError::LogMissing)?;
-    for level in levels {
-        for entry in core.log(level.log)?.0.entries(level.after, level.through)? {
-            let Some(over) = entry.header.range().filter(|_| entry.header.disk == disk) else {
-                continue;
-            };
-            left = left.into_iter().flat_map(|range| without(range, over)).collect();
-            if left.is_empty() {
-                return Ok(Some(entry.header.lsn));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// What is left of a range.
-fn without(range: ByteRange, over: ByteRange) -> impl Iterator<Item = ByteRange> {
-    let before = ByteRange { start: range.start, end: range.end.min(over.start) };
-    let behind = ByteRange { start: range.start.max(over.end), end: range.end };
-    [before, behind].into_iter().filter(|piece| piece.start < piece.end)
 }
 
 struct Walk<'a> {
@@ -273,7 +193,7 @@ impl Walk<'_> {
                     Ok(_) => {}
                     Err(JournalError::Trimmed { .. }) => continue,
                     Err(JournalError::Corrupt { lsn, .. }) => {
-                        self.rotten(Rot::Record { log: id, lsn, disk: entry.header.disk, range });
+                        self.found(Rot::Record { log: id, lsn, disk: entry.header.disk, range });
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -297,17 +217,15 @@ impl Walk<'_> {
                 return Err(Stop::Pace);
             }
             let (devices, sums) = (self.replica.medium.devices()?, self.replica.medium.sums());
-            let Some(device) = devices.get(&disk) else { return Ok(()) };
+            let (Some(device), Some(sums)) = (devices.get(&disk), sums.get(&disk)) else {
+                return Ok(());
+            };
             let size = body.disk(disk).map_or(0, |disk| disk.geometry.size_bytes);
             let end = device.size().min(size).min(offset + READ_BYTES);
             if offset >= end {
                 return Ok(());
             }
-            let range = ByteRange { start: offset, end };
-            match sums.get(&disk) {
-                Some(sums) => self.blocks(disk, &**device, sums, range)?,
-                None => self.sealed_blocks(disk, &**device, range)?,
-            }
+            self.blocks(disk, &**device, sums, ByteRange { start: offset, end })?;
             offset = end;
         }
     }
@@ -335,7 +253,7 @@ impl Walk<'_> {
             self.state.so_far.image_bytes += bytes;
             if !known.fits(block, content) {
                 let start = block * BLOCK_BYTES;
-                self.rotten(Rot::Image { disk, range: ByteRange { start, end: start + bytes } });
+                self.found(Rot::Image { disk, range: ByteRange { start, end: start + bytes } });
             }
         }
         if !adopted.is_empty() {
@@ -345,34 +263,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Blocks of an image that is sealed: reading them says whether they are what was written.
-    fn sealed_blocks(
-        &mut self,
-        disk: DiskIndex,
-        device: &dyn BlockDevice,
-        range: ByteRange,
-    ) -> Result<(), Stop> {
-        let mut buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-        self.state.so_far.image_bytes += range.len();
-        match device.read_at(range.start, &mut buf) {
-            Err(DeviceError::Unauthentic { .. }) => {}
-            other => return Ok(other.map_err(StorageError::device("read image"))?),
-        }
-        // Somewhere in it: which blocks?
-        let step = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
-        for (start, block) in (range.start..).step_by(step).zip(buf.chunks_mut(step)) {
-            match device.read_at(start, block) {
-                Err(DeviceError::Unauthentic { .. }) => {
-                    let range = ByteRange { start, end: start + block.len() as u64 };
-                    self.rotten(Rot::Image { disk, range });
-                }
-                other => other.map_err(StorageError::device("read image"))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn rotten(&mut self, new: Rot) {
+    fn found(&mut self, new: Rot) {
         let rot = &mut self.state.so_far.rot;
         if let (Some(Rot::Image { disk, range }), Rot::Image { disk: same, range: next }) =
             (rot.last_mut(), new)
@@ -400,6 +291,6 @@ impl Walk<'_> {
 
     fn save(&mut self) -> Result<(), StorageError> {
         self.unsaved = 0;
-        self.replica.save_scrub(self.state.clone())
+        self.replica.save_scrub(self.state.clone(), &self.state.so_far.rot)
     }
 }

@@ -73,6 +73,15 @@ fn body() -> Body {
                 }],
                 ..ScrubReport::default()
             }),
+            rot: vec![
+                Rot::Image { disk: DiskIndex(0), range: ByteRange { start: 0, end: 4096 } },
+                Rot::Record {
+                    log: log(4),
+                    lsn: lsn(72),
+                    disk: DiskIndex(0),
+                    range: ByteRange { start: 512, end: 1024 },
+                },
+            ],
         }),
         points_from: lsn(70),
         authority: Some(branch.id),
@@ -106,7 +115,6 @@ fn body() -> Body {
             name: Some("before the upgrade".into()),
             pin: Some(Pin { by: "operator/kim".into(), until_ms: Some(3_600_000) }),
         }],
-        encryption: None,
     }
 }
 

@@ -6,8 +6,8 @@ use landfall_repl::{
     ReceiverPosition, Refusal, RequestId, SourceIdentity, Welcome,
 };
 use landfall_types::{
-    Chain, Control, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, Marker,
-    MarkerKind, Record, ReplicaId, WindowId,
+    ByteRange, Chain, Control, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn,
+    Marker, MarkerKind, Record, ReplicaId, WindowId,
 };
 
 pub(crate) fn epoch(number: u64) -> Epoch {
@@ -87,6 +87,15 @@ pub(crate) fn all() -> Vec<(String, Message)> {
             durable_bytes: vec![(DiskIndex(0), 1 << 30), (DiskIndex(1), 0)],
         }),
         open_windows: vec![WindowId(3), WindowId(3)],
+        rotten: vec![],
+    };
+    let rotten = ReceiverPosition {
+        rotten: vec![
+            (DiskIndex(0), ByteRange { start: 4096, end: 8192 }),
+            (DiskIndex(0), ByteRange { start: 1 << 40, end: (1 << 40) + 512 }),
+            (DiskIndex(1), ByteRange { start: 0, end: 4096 }),
+        ],
+        ..position.clone()
     };
     let bare = ReceiverPosition { image_copy: None, open_windows: vec![], ..position.clone() };
     let welcome = |position| Welcome {
@@ -118,6 +127,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("open-history", Message::Open(Open { history_bytes: 32 << 20, ..open })),
         ("welcome", Message::Welcome(welcome(position))),
         ("welcome-bare", Message::Welcome(welcome(bare.clone()))),
+        ("welcome-rotten", Message::Welcome(welcome(rotten))),
         (
             "welcome-history",
             Message::Welcome(Welcome { version: 2, history_bytes: 1 << 20, ..welcome(bare) }),

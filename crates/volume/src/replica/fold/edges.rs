@@ -21,12 +21,13 @@ pub(super) fn forget(
     all: &AllSums,
     judge: bool,
 ) -> Result<(), StorageError> {
-    each(plan, devices, all, |device, block, known| {
-        if known == Sum::UNKNOWN || known == Sum::ROTTEN {
-            return Ok(known);
-        }
-        if !judge {
+    each(plan, devices, all, |device, block, known, covered| {
+        // All of it is written, by neighbors: what it held counts for nothing.
+        if known == Sum::UNKNOWN || !judge && known != Sum::ROTTEN || covered {
             return Ok(Sum::UNKNOWN);
+        }
+        if known == Sum::ROTTEN {
+            return Ok(known);
         }
         let content = read_block(device, block)?;
         Ok(if known.fits(block, &content) { Sum::UNKNOWN } else { Sum::ROTTEN })
@@ -35,7 +36,7 @@ pub(super) fn forget(
 
 /// After the last block was written: they get the ones of what they hold now.
 pub(super) fn renew(plan: &Plan, devices: &Devices, all: &AllSums) -> Result<(), StorageError> {
-    each(plan, devices, all, |device, block, known| {
+    each(plan, devices, all, |device, block, known, _| {
         // Wholly covered by neighbors, or marked as rotten before.
         if known != Sum::UNKNOWN {
             return Ok(known);
@@ -48,7 +49,7 @@ fn each(
     plan: &Plan,
     devices: &Devices,
     all: &AllSums,
-    new: impl Fn(&dyn BlockDevice, u64, Sum) -> Result<Sum, StorageError>,
+    new: impl Fn(&dyn BlockDevice, u64, Sum, bool) -> Result<Sum, StorageError>,
 ) -> Result<(), StorageError> {
     let cut = plan.extents(None).flat_map(|extent| match extent {
         Ok(extent) => cut_blocks(extent).map(Ok).collect(),
@@ -57,7 +58,7 @@ fn each(
     let mut blocks = cut.peekable();
     while let Some(next) = blocks.peek() {
         let disk = match next {
-            Ok((disk, _)) => *disk,
+            Ok((disk, ..)) => *disk,
             Err(_) => match blocks.next() {
                 Some(Err(error)) => return Err(error),
                 _ => continue,
@@ -69,11 +70,18 @@ fn each(
         };
         let mut batch = NewSums::new();
         while batch.len() < AT_ONCE
-            && let Some(Ok((_, block))) =
-                blocks.next_if(|next| next.as_ref().is_ok_and(|(same, _)| *same == disk))
+            && let Some(Ok((_, block, mut covered))) =
+                blocks.next_if(|next| next.as_ref().is_ok_and(|(same, ..)| *same == disk))
         {
+            // Extents come in order and do not overlap: those of one block come in a row.
+            while let Some(Ok((.., more))) = blocks.next_if(|next| {
+                next.as_ref().is_ok_and(|(same, other, _)| (*same, *other) == (disk, block))
+            }) {
+                covered += more;
+            }
+            let whole = device.size().saturating_sub(block * BLOCK_BYTES).min(BLOCK_BYTES);
             let known = sums.get(block)?;
-            let renewed = new(&**device, block, known)?;
+            let renewed = new(&**device, block, known, covered >= whole)?;
             if renewed != known {
                 batch.insert(block, renewed);
             }
@@ -86,13 +94,16 @@ fn each(
     Ok(())
 }
 
-/// The blocks at the ends of an extent that it covers in part.
-fn cut_blocks(extent: Extent) -> impl Iterator<Item = (DiskIndex, u64)> {
+/// The blocks at the ends of an extent that it covers in part, and how many bytes of each.
+fn cut_blocks(extent: Extent) -> impl Iterator<Item = (DiskIndex, u64, u64)> {
     let Extent { disk, range: ByteRange { start, end }, .. } = extent;
     let first = (!start.is_multiple_of(BLOCK_BYTES)).then_some(start / BLOCK_BYTES);
     let last = (!end.is_multiple_of(BLOCK_BYTES)).then_some(end / BLOCK_BYTES);
     let last = last.filter(|last| first != Some(*last));
-    first.into_iter().chain(last).map(move |block| (disk, block))
+    first.into_iter().chain(last).map(move |block| {
+        let (from, to) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+        (disk, block, end.min(to) - start.max(from))
+    })
 }
 
 fn read_block(device: &dyn BlockDevice, block: u64) -> Result<Vec<u8>, StorageError> {
