@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{metadata, process};
 use apt::Apt;
+pub(crate) use apt::mirror;
 use package::KernelPackage;
 
 /// What to fetch.

@@ -17,6 +17,7 @@ mod deny;
 mod doctor;
 mod errors;
 mod guest_kernels;
+mod guest_system;
 mod metadata;
 mod package;
 mod packages;
@@ -70,10 +71,19 @@ enum Task {
         /// Series and flavors, for example `6.1-rt 7.0-cloud`, from all releases
         names: Vec<String>,
     },
+    /// Install a small Debian for guests (as root): for the tests of the package
+    GuestSystem,
     /// Try the capture on every kernel that was fetched, and write the table of them
     Compat,
     /// Build the Debian package (target/package/)
-    Package,
+    Package {
+        /// Pack this program instead of building one
+        #[arg(long)]
+        program: Option<std::path::PathBuf>,
+        /// Folder for the package [default: target/package]
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+    },
     /// Install what is missing, build with optimisation and run `landfall demo`
     Demo {
         /// Options of `landfall demo`
@@ -119,8 +129,9 @@ fn perform(task: Task) -> anyhow::Result<()> {
             (false, true) => Which::Ci,
             (false, false) => Which::Named(names),
         }),
+        Task::GuestSystem => guest_system::run(),
         Task::Compat => compat::run(),
-        Task::Package => package::run(),
+        Task::Package { program, out } => package::run(program.as_deref(), out.as_deref()),
         Task::Demo { options } => demo::run(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Bench { options } => bench_entry::run(&options),

@@ -25,6 +25,33 @@ const FILES: &[(&str, &str, u32)] = &[
         "usr/lib/systemd/system/landfall-agent.service",
         0o644,
     ),
+    ("packaging/systemd/landfall-save", "usr/lib/systemd/system-shutdown/landfall", 0o755),
+    ("packaging/initramfs-tools/hook", "usr/share/initramfs-tools/hooks/landfall", 0o755),
+    (
+        "packaging/initramfs-tools/local-premount",
+        "usr/share/initramfs-tools/scripts/local-premount/landfall",
+        0o755,
+    ),
+    (
+        "packaging/initramfs-tools/local-bottom",
+        "usr/share/initramfs-tools/scripts/local-bottom/landfall",
+        0o755,
+    ),
+    (
+        "packaging/dracut/module-setup.sh",
+        "usr/lib/dracut/modules.d/95landfall/module-setup.sh",
+        0o755,
+    ),
+    (
+        "packaging/dracut/landfall-watch.sh",
+        "usr/lib/dracut/modules.d/95landfall/landfall-watch.sh",
+        0o755,
+    ),
+    (
+        "packaging/dracut/landfall-restore.sh",
+        "usr/lib/dracut/modules.d/95landfall/landfall-restore.sh",
+        0o755,
+    ),
     ("packaging/debian/agent.env", "etc/landfall/agent.env", 0o640),
     ("packaging/hooks/50-postgresql", "usr/share/doc/landfall/hooks/50-postgresql", 0o755),
     ("packaging/hooks/50-mysql", "usr/share/doc/landfall/hooks/50-mysql", 0o755),
@@ -35,15 +62,25 @@ const FILES: &[(&str, &str, u32)] = &[
 
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 
-/// Builds the program with optimisation, then the package; prints its path.
+/// Builds the program with optimisation, then the package; prints its path. With `program` that one
+/// is packed, and the package lies in `out`.
 ///
 /// # Errors
 /// When the program or the package can't be built.
-pub(crate) fn run() -> Result<()> {
-    let mut build = process::cargo(&["build", "--release", "--locked", "--package", "landfall"]);
-    process::run(&mut build)?;
+pub(crate) fn run(program: Option<&Path>, out: Option<&Path>) -> Result<()> {
     let target = metadata::load()?.target_directory;
-    let package = build_deb(&target.join("release/landfall"), &target.join("package"))?;
+    let built = target.join("release/landfall");
+    if program.is_none() {
+        let release = ["build", "--release", "--locked", "--package", "landfall"];
+        process::run(&mut process::cargo(&release))?;
+    }
+    let out = out.map_or_else(|| target.join("package"), Path::to_owned);
+    fs::create_dir_all(&out).context("make the folder of the package")?;
+    // It lies in the initramfs too: without what only a debugger needs.
+    let stripped = out.join("landfall");
+    let mut strip = Command::new("strip");
+    process::run(strip.arg("-o").arg(&stripped).arg(program.unwrap_or(&built)))?;
+    let package = build_deb(&stripped, &out)?;
     println!("{}", package.display());
     Ok(())
 }
@@ -80,7 +117,7 @@ fn build_deb(binary: &Path, out: &Path) -> Result<PathBuf> {
         .context("write conffiles")?;
     let package = out.join(format!("landfall_{version}_amd64.deb"));
     let mut command = Command::new("dpkg-deb");
-    command.args(["--root-owner-group", "-Zxz", "--build"]).arg(&tree).arg(&package);
+    command.args(["--root-owner-group", "-Zxz", "-z1", "--build"]).arg(&tree).arg(&package);
     process::run(&mut command)?;
     Ok(package)
 }
@@ -100,7 +137,7 @@ Version: {version}
 Architecture: amd64
 Maintainer: The Landfall developers <landfall@example.org>
 Installed-Size: {size_kib}
-Depends: libc6 (>= 2.36), libelf1 | libelf1t64, zlib1g, util-linux
+Depends: libc6 (>= 2.36), libelf1 | libelf1t64, zlib1g, util-linux, passwd
 Recommends: systemd
 Section: admin
 Priority: optional

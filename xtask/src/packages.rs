@@ -130,6 +130,12 @@ pub(crate) const ALL: &[Package] = &[
         signs: &[Sign::Program("busybox")],
     },
     Package {
+        name: "debootstrap",
+        need: Need::Run,
+        why: "a small system for guests: the package and the initramfs are tried on it",
+        signs: &[Sign::Program("debootstrap")],
+    },
+    Package {
         name: "kmod",
         need: Need::Run,
         why: "depmod: which modules a guest's kernel needs",

@@ -190,6 +190,7 @@ impl Agent {
             capture: self.settings.capture.clone(),
             queue_bytes_max: self.settings.queue_bytes_max,
             settled: self.settings.settled.clone(),
+            area: self.settings.area.clone(),
             status: Arc::clone(&self.status),
             network: Arc::clone(&self.network),
         })

@@ -134,7 +134,7 @@ fn privileges() -> Check {
 }
 
 /// The disks that the kernel has, without those that only exist in memory or in files.
-fn whole_disks() -> Vec<PathBuf> {
+pub(crate) fn whole_disks() -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let real = names.filter(|name| {

@@ -28,8 +28,8 @@
 //! [`freeze`] and [`point`] stand beside it.
 //!
 //! # Deliberately absent
-//! A bitmap that outlives a reboot (trap T-16), and points of several machines at once (trap T-19):
-//! decision 0016 says what is missing. Sources that the capture refuses.
+//! Points of several machines at once (trap T-19): decision 0016 says what is missing. Sources that
+//! the capture refuses.
 
 mod agent;
 mod clock;
@@ -45,6 +45,7 @@ pub mod plan;
 pub mod point;
 mod progress;
 pub mod ranges;
+pub mod reboot;
 pub mod run;
 mod service;
 mod settings;

@@ -50,6 +50,10 @@ pub struct Knowledge {
     /// What the target was known to have durable when dirty bits were dropped last. A target that
     /// has less has lost something, and the bitmap does not know what.
     pub settled: Lsn,
+    /// The incarnations that the bits know of, where they are of an earlier life of the machine. A
+    /// receiver whose newest record is of another one has seen a life that these disks have not:
+    /// they were put back to an older state (trap T-16).
+    pub ancestry: Option<Vec<Incarnation>>,
 }
 
 /// What the bitmap knows of a disk.
@@ -84,10 +88,16 @@ impl Knowledge {
             && position.durable >= self.settled
     }
 
+    /// True when the bits say all that the target may lack.
+    fn reaches(&self, position: &ReceiverPosition) -> bool {
+        let known = |all: &Vec<Incarnation>| all.contains(&position.incarnation);
+        position.durable >= self.settled && self.ancestry.as_ref().is_none_or(known)
+    }
+
     /// What makes each disk equal to the target at this position. Without the records of the ring
     /// also a disk that is in step lacks what they would have carried.
     fn work(&self, position: &ReceiverPosition, ring: bool) -> Vec<(DiskIndex, DiskWork)> {
-        let known = position.durable >= self.settled;
+        let known = self.reaches(position);
         let work = |bitmap| match bitmap {
             Bitmap::InStep if known && ring => None,
             Bitmap::InStep | Bitmap::Dirty if known => Some(DiskWork::Dirty),
@@ -202,6 +212,7 @@ mod tests {
             ring: (400, 900),
             disks: vec![(DISK, bitmap)],
             settled: Lsn::new(5),
+            ancestry: None,
         }
     }
 
@@ -278,6 +289,21 @@ mod tests {
             let start = Plan::from_position(&position(4, &[], None), &known);
             assert!(only(DiskWork::Compare, &start), "{start:?}");
         }
+    }
+
+    /// T-16: bits that were kept over a restart. Only the life that the target has seen last may
+    /// have kept them.
+    #[test]
+    fn t16_a_machine_that_was_put_back_to_an_older_state_is_compared() {
+        let kept = |ancestry: &[u64]| Knowledge {
+            incarnation: Incarnation::new(9),
+            ancestry: Some(ancestry.iter().map(|one| Incarnation::new(*one)).collect()),
+            ..known(Origin::Replaced, Bitmap::Dirty)
+        };
+        let at = position(9, &[], None);
+        assert!(only(DiskWork::Dirty, &Plan::from_position(&at, &kept(&[5, 7]))));
+        assert!(only(DiskWork::Compare, &Plan::from_position(&at, &kept(&[5, 6]))));
+        assert!(only(DiskWork::Compare, &Plan::from_position(&at, &kept(&[]))));
     }
 
     #[test]

@@ -35,6 +35,7 @@ use landfall_types::{ByteRange, DiskIndex, Incarnation, MarkerKind, WindowReason
 use load::{load, shown};
 use pump::{Pump, PumpConfig, PumpEnd};
 use return_pause::ReturnPause;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -97,6 +98,8 @@ pub struct RunConfig {
     pub queue_bytes_max: usize,
     /// What the target is known to have, beyond the life of this process.
     pub settled: SettledFile,
+    /// Where the bitmap is kept over a restart of the machine, if it is.
+    pub area: Option<PathBuf>,
     /// Where to show what happens.
     pub status: Arc<Status>,
     /// How to reach the next hop.
@@ -130,11 +133,13 @@ impl Run {
         if !config.resumed {
             // What an earlier run left pinned knows of another past.
             load::detach(&config).await?;
+            load::forget_past(&config)?;
         }
-        let known = config.settled.read(config.start.replica, config.start.lineage.epoch());
-        let disks = config.start.disks.clone();
-        let source = Arc::new(Source::new(identity, disks, config.queue_bytes_max, known));
         let capture = load(&config).await?;
+        load::prepare_restart(&config).await;
+        let past = load::past(&config);
+        let disks = config.start.disks.clone();
+        let source = Arc::new(Source::new(identity, disks, config.queue_bytes_max, past));
         let begin = match (config.resumed, &config.start.mode) {
             (false, StartMode::Continue { lsn, chain }) => {
                 capture.disks().iter().for_each(|(disk, _)| capture.set_baseline(*disk));

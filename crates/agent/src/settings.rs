@@ -25,6 +25,8 @@ pub struct Settings {
     pub settled: SettledFile,
     /// How points are made.
     pub points: PointSettings,
+    /// The file in which the bitmap is kept over a restart of the machine; `None`: it is not.
+    pub area: Option<PathBuf>,
 }
 
 impl Settings {
@@ -35,12 +37,11 @@ impl Settings {
     /// Capture outlives the process where a bpffs is mounted.
     #[must_use]
     pub fn of_installation(program: &Path, state_dir: &Path, instance_file: &Path) -> Self {
-        let beside = |name| instance_file.with_file_name(name);
         let pin = bpffs().then(|| pin_of(state_dir));
         if pin.is_none() {
             tracing::warn!("{PINS} is no bpffs: capture ends with this process");
         }
-        let settled = SettledFile(pin.is_some().then(|| beside("landfall-settled")));
+        let settled = SettledFile(pin.is_some().then(|| Self::settled_file(instance_file)));
         let guard = GuardCommand {
             program: program.to_owned(),
             arguments: vec!["agent".to_owned(), "guard".to_owned()],
@@ -50,6 +51,7 @@ impl Settings {
             capture: Options { pin, ..Options::default() },
             queue_bytes_max: 48 << 20,
             settled,
+            area: Some(area_of(state_dir)),
             points: PointSettings {
                 guard,
                 hooks_dir: PathBuf::from(HOOKS_DIR),
@@ -65,6 +67,12 @@ impl Settings {
         instance_file.with_file_name("landfall-frozen")
     }
 
+    /// Where it is noted what the target is known to have.
+    #[must_use]
+    pub fn settled_file(instance_file: &Path) -> PathBuf {
+        instance_file.with_file_name("landfall-settled")
+    }
+
     /// Where the agent's newest report lies.
     #[must_use]
     pub fn status_file(instance_file: &Path) -> PathBuf {
@@ -75,14 +83,21 @@ impl Settings {
     pub fn end_with_process(&mut self) {
         self.capture.pin = None;
         self.settled = SettledFile(None);
+        self.area = None;
     }
 }
 
-/// Two agents on one machine have two folders of state, and must not share their pins.
-fn pin_of(state_dir: &Path) -> PathBuf {
+/// Where the agent with this folder of state pins its programs: two agents on one machine must not
+/// share their pins.
+pub(crate) fn pin_of(state_dir: &Path) -> PathBuf {
     let full = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
     let hash = blake3::hash(full.as_os_str().as_encoded_bytes()).to_hex();
     Path::new(PINS).join("landfall").join(&hash[..16])
+}
+
+/// Where the bitmap is kept over a restart.
+pub(crate) fn area_of(state_dir: &Path) -> PathBuf {
+    state_dir.join("bitmap")
 }
 
 /// True where programs and maps can be pinned.

@@ -3,6 +3,7 @@
 
 mod rotten;
 mod session;
+mod waiting;
 
 use crate::image::ImageProgress;
 use crate::log::{CopyWindow, SourceLog, Tip};
@@ -14,12 +15,11 @@ use landfall_capture::{Capture, Captured, Loss, LostReason};
 use landfall_repl::{Durable, ImageCopyPosition, SourceIdentity};
 use landfall_types::control::Geometry;
 use landfall_types::{
-    ByteRange, Control, DiskIndex, Lsn, Marker, WindowId, WindowMode, WindowReason,
+    ByteRange, Control, DiskIndex, Incarnation, Lsn, Marker, WindowId, WindowMode, WindowReason,
 };
 use rotten::Rotten;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// A catch-up stops adding here, so that captured writes find room.
@@ -58,6 +58,16 @@ pub struct Settled {
     pub ring: u64,
 }
 
+/// What earlier processes have left.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Past {
+    /// What the target had durable when dirty bits were dropped last.
+    pub durable: Lsn,
+    /// The incarnations that the bits know of, where they are of a life of the machine before this
+    /// one; `None`: they are of this one.
+    pub ancestry: Option<Vec<Incarnation>>,
+}
+
 struct State {
     log: Option<SourceLog>,
     /// The load that is active.
@@ -73,6 +83,8 @@ struct State {
     settled: Option<Settled>,
     /// The target had this durable when dirty bits were dropped last.
     bits_since: Lsn,
+    /// See [`Past::ancestry`].
+    ancestry: Option<Vec<Incarnation>>,
     /// The receiver lost what was forgotten here, and the bitmap has it: why the log begins anew.
     lost_position: bool,
 }
@@ -106,7 +118,7 @@ impl Source {
         identity: SourceIdentity,
         disks: Vec<Disk>,
         queue_bytes_max: usize,
-        known_durable: Lsn,
+        past: Past,
     ) -> Self {
         let state = State {
             log: None,
@@ -118,7 +130,8 @@ impl Source {
             rotten: Rotten::default(),
             markers: VecDeque::new(),
             settled: None,
-            bits_since: known_durable,
+            bits_since: past.durable,
+            ancestry: past.ancestry,
             lost_position: false,
         };
         Self {
@@ -145,6 +158,7 @@ impl Source {
         state.settled = None;
         state.lost_position = false;
         let (incarnation, ring) = (capture.incarnation(), capture.drained());
+        state.ancestry.iter_mut().for_each(|all| all.push(incarnation));
         state.capture = Some(capture);
         self.drained.send_replace(ring);
         match begin {
@@ -300,7 +314,8 @@ impl Source {
         Plan::compare(reason, self.image.unfinished().as_ref(), all)
     }
 
-    fn knowledge(&self, capture: &Capture, bits_since: Lsn) -> Knowledge {
+    fn knowledge(&self, capture: &Capture, state: &State) -> Knowledge {
+        let (bits_since, ancestry) = (state.bits_since, state.ancestry.clone());
         let bitmap = |disk: &Disk| {
             let known = match capture.has_baseline(disk.index) {
                 false => Bitmap::Nothing,
@@ -315,6 +330,7 @@ impl Source {
             ring: (capture.tail(), capture.head()),
             disks: self.disks.iter().map(bitmap).collect(),
             settled: bits_since,
+            ancestry,
         }
     }
 
@@ -420,41 +436,6 @@ impl Source {
         self.lock().log.as_ref().is_some_and(|log| !log.unknown().is_empty())
     }
 
-    /// Ends when the ring was put into the log up to `position`.
-    pub async fn drained_to(&self, position: u64) {
-        let mut drained = self.drained.subscribe();
-        drained.wait_for(|drained| *drained >= position).await.expect("the sender is part of self");
-    }
-
-    /// How far the ring was put into the log.
-    #[must_use]
-    pub fn drained(&self) -> u64 {
-        *self.drained.borrow()
-    }
-
-    /// How far the ring is durable at the next hop.
-    #[must_use]
-    pub fn acknowledged_ring(&self) -> u64 {
-        self.lock().log.as_ref().map_or(0, SourceLog::acknowledged_ring)
-    }
-
-    /// Ends when a catch-up may add to the queue.
-    pub async fn room_for_catch_up(&self) {
-        self.changed_until(|source| source.queued_bytes() < QUEUE_BYTES_CATCH_UP).await;
-    }
-
-    /// Waits for room in the queue; false when the time is over.
-    #[must_use]
-    pub fn wait_room(&self, timeout: Duration) -> bool {
-        let state = self.lock();
-        let full = |state: &mut State| queued(state) >= self.queue_bytes_max;
-        let (_state, result) = self
-            .room
-            .wait_timeout_while(state, timeout, full)
-            .unwrap_or_else(PoisonError::into_inner);
-        !result.timed_out()
-    }
-
     /// Bytes kept in memory.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -477,29 +458,6 @@ impl Source {
     #[must_use]
     pub fn legal(&self) -> bool {
         self.lock().log.as_ref().is_some_and(SourceLog::legal)
-    }
-
-    /// Ends when the next hop has everything up to `lsn` durable.
-    pub async fn durable_to(&self, lsn: Lsn) {
-        self.changed_until(|source| source.durable().here >= lsn).await;
-    }
-
-    /// Ends when the target has everything up to `lsn` durable.
-    pub async fn durable_at_target(&self, lsn: Lsn) {
-        self.changed_until(|source| source.durable().at_target >= lsn).await;
-    }
-
-    async fn changed_until(&self, holds: impl Fn(&Self) -> bool) {
-        loop {
-            // Registered before the look: a change in between is not missed.
-            let changed = self.room_async.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if holds(self) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -102,6 +102,10 @@ codes! {
     SERVER_RESTORED = "server-restored", 409, Fenced, "the database was restored from an old copy: wait until every server of the machine has reported, then `landfall status MACHINE` says what is known";
     /// Stored data is not what was written.
     CORRUPT = "corrupt", 500, Corrupt, "points in the named range can't be trusted; choose another point and run a catch-up";
+    /// The key of an encrypted replica can't be had.
+    KEY_MISSING = "key-missing", 503, Transient, "make the key-encryption key available where the master target runs; the replica is opened by itself when it is there";
+    /// The key of an encrypted replica is another one.
+    KEY_WRONG = "key-wrong", 409, Permanent, "give the key-encryption key that `landfall vault inspect` names for the replica; no other one can open it";
     /// Wrong passphrase.
     BAD_PASSPHRASE = "bad-passphrase", 401, Permanent, "an administrator can look the passphrase up on the configuration server (`landfall server passphrase`)";
     /// No or an unfit client certificate.

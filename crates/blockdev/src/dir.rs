@@ -1,4 +1,5 @@
 use crate::{DeviceError, RankNow};
+use landfall_crypt::DataKey;
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,6 +77,11 @@ pub trait Dir: Send + Sync + fmt::Debug {
     /// a simulated medium, whose runs must repeat.
     fn takes_background_work(&self) -> bool {
         false
+    }
+    /// The key that the content of its files is sealed with; `None` where that stands as it is
+    /// ([`crate::KeyedDir`]).
+    fn data_key(&self) -> Option<DataKey> {
+        None
     }
     /// The same directory with room by another rank; `None` where room is not handed out by rank.
     fn ranked(&self, rank: RankNow) -> Option<Arc<dyn Dir>> {

@@ -104,6 +104,20 @@ pub enum DeviceError {
         /// Which.
         target: String,
     },
+    /// What was read was not sealed with the key in use for this place: rot, or someone's work.
+    #[error("{target} at {offset}: what was read is not what was sealed there")]
+    Unauthentic {
+        /// Which.
+        target: String,
+        /// First byte that can't be had.
+        offset: u64,
+    },
+    /// No random bits to seal with.
+    #[error("{target}: the system gives no random bits")]
+    NoRandomness {
+        /// Which.
+        target: String,
+    },
     /// Someone else has the device (mounted, or opened exclusively).
     #[error("{target} is in use")]
     Busy {
@@ -135,7 +149,9 @@ impl DeviceError {
             | Self::Exists { .. }
             | Self::NotADisk { .. }
             | Self::ReadOnly { .. }
+            | Self::NoRandomness { .. }
             | Self::Poisoned { .. } => Class::Permanent,
+            Self::Unauthentic { .. } => Class::Corrupt,
             Self::OutOfRange { .. } | Self::BadName { .. } => Class::Bug,
         }
     }

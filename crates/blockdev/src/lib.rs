@@ -25,6 +25,7 @@ mod disk_file;
 mod error;
 mod file_device;
 mod fs_dir;
+mod keyed;
 mod overlay;
 mod raw;
 mod room;
@@ -38,6 +39,7 @@ pub use disk_file::DiskFile;
 pub use error::{Action, DeviceError};
 pub use file_device::{FileDevice, OpenMode};
 pub use fs_dir::FsDir;
+pub use keyed::KeyedDir;
 pub use overlay::OverlayDir;
 pub use room::{Rank, RankNow, RankedDir, Room};
 

@@ -175,6 +175,9 @@ impl Dir for RankedDir {
     fn takes_background_work(&self) -> bool {
         self.inner.takes_background_work()
     }
+    fn data_key(&self) -> Option<landfall_crypt::DataKey> {
+        self.inner.data_key()
+    }
     fn ranked(&self, rank: RankNow) -> Option<Arc<dyn Dir>> {
         Some(Self::new(Arc::clone(&self.inner), Arc::clone(&self.room), rank))
     }

@@ -48,7 +48,7 @@ pub(crate) fn is_current(maps: &Maps, disks: &[(DiskIndex, Disk)], options: &Opt
 }
 
 /// Trap T-8: number *and* sequence.
-fn is_disk(maps: &Maps, slot: usize, disk: &Disk) -> bool {
+pub(crate) fn is_disk(maps: &Maps, slot: usize, disk: &Disk) -> bool {
     let number = u64::from(disk.major) | u64::from(disk.minor) << 32;
     maps.target_get(slot, target::MAJOR) == number
         && maps.target_get(slot, target::DISKSEQ) == disk.diskseq
@@ -71,9 +71,14 @@ fn has_exclusions(maps: &Maps, slot: usize, ranges: &[ByteRange]) -> bool {
 /// merged by OR.
 pub(crate) fn merge(old: &Maps, new: &Maps, disks: &[(DiskIndex, Disk)]) {
     let old_slots = usize::try_from(old.get(control::TARGETS_COUNT)).unwrap_or(0);
-    for (slot, (_, disk)) in disks.iter().enumerate() {
+    for (slot, (wanted, disk)) in disks.iter().enumerate() {
         let found = (0..old_slots.min(layout::TARGETS_MAX)).find(|at| is_disk(old, *at, disk));
         let Some(old_slot) = found else { continue };
+        let index = old.target_get(old_slot, target::SIZE_AND_INDEX) >> 48;
+        if index != u64::from(wanted.0) {
+            // The replica's baseline of another disk.
+            continue;
+        }
         let all = match old.target_get(old_slot, target::ALL_DIRTY) {
             0 => old.target_get(old_slot, target::PENDING_ALL),
             reason => reason,

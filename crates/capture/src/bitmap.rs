@@ -37,6 +37,14 @@ impl Capture {
         self.maps.target_set(self.slot(disk), target::BASELINE, 1);
     }
 
+    /// What the bits are relative to is not what the target has: they say nothing any more.
+    ///
+    /// # Panics
+    /// When `disk` is no target.
+    pub fn forget_baseline(&self, disk: DiskIndex) {
+        self.maps.target_set(self.slot(disk), target::BASELINE, 0);
+    }
+
     /// True when the target lacks nothing of this disk but records of the ring that are not durable
     /// yet: it has a baseline, it is in data mode, and nothing waits to be collected or settled. An
     /// agent that has taken over a pinned capture asks this to know whether a catch-up was cut

@@ -84,6 +84,17 @@ impl Disk {
         number::<u64>(&self.sysfs().join("size")).map(|sectors| sectors * 512)
     }
 
+    /// True when this kernel has counted no write to the disk since the disk appeared, and counts
+    /// at all.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        let sysfs = self.sysfs();
+        let counts = read(&sysfs.join("queue/iostats")).is_ok_and(|on| on == "1");
+        let waiting = read(&sysfs.join("inflight"));
+        let waiting = waiting.ok().and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+        let stat = read(&sysfs.join("stat")).unwrap_or_default();
+        counts && waiting == Some(0_u64) && ended_writes(&stat) == Some(0)
+    }
+
     /// Requests that the kernel counts as in flight: reads and writes where it can't tell them
     /// apart.
     pub(crate) fn in_flight(&self) -> Result<u64, CaptureError> {
@@ -99,6 +110,13 @@ impl Disk {
     fn sysfs(&self) -> PathBuf {
         sysfs(self.major, self.minor)
     }
+}
+
+/// Writes and discards that have ended, by a line of the kernel's statistics of a disk
+/// (Documentation/block/stat.rst); kernels before 4.18 count no discards.
+fn ended_writes(stat: &str) -> Option<u64> {
+    let words: Vec<u64> = stat.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    Some(words.get(4)? + words.get(11).unwrap_or(&0))
 }
 
 fn sysfs(major: u32, minor: u32) -> PathBuf {
@@ -220,6 +238,14 @@ mod tests {
         for (device, name) in [("vdaa", "vda"), ("loop10", "loop1"), ("loop1p", "loop1")] {
             assert!(!is_part(device, name), "{device} {name}");
         }
+    }
+
+    #[test]
+    fn writes_and_discards_are_counted() {
+        let stat = "  100 0 800 10  7 0 56 3  0 20 13  2 0 16 1  9 4";
+        assert_eq!(ended_writes(stat), Some(9));
+        assert_eq!(ended_writes("1 0 8 1 0 0 0 0 0 1 1"), Some(0));
+        assert_eq!(ended_writes("1 2"), None, "nothing is known");
     }
 
     #[test]

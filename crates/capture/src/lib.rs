@@ -61,12 +61,14 @@
 //! [`Capture`], then `bpf/capture.bpf.c`, then [`disk`] for what can't be captured.
 //!
 //! # Deliberately absent
-//! Saving the bitmap over a reboot (the agent does, trap T-16), and any way to make a write wait.
-//! Zoned and DAX disks, and members of arrays, are refused: [`Disk::inspect`].
+//! Keeping the bitmap over a reboot (the agent does, trap T-16: [`boot`] is what it needs), and any
+//! way to make a write wait. Zoned and DAX disks, and members of arrays, are refused:
+//! [`Disk::inspect`].
 
 mod adopt;
 mod barrier;
 mod bitmap;
+pub mod boot;
 mod capture;
 mod counters;
 pub mod disk;

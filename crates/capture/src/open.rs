@@ -191,7 +191,7 @@ fn inspect(targets: &[Target]) -> Result<Vec<(DiskIndex, Disk)>, CaptureError> {
 
 /// A load key: random, so that bytes of an earlier load never look committed, and never 0 ("no
 /// incarnation").
-fn random() -> Result<u64, CaptureError> {
+pub(crate) fn random() -> Result<u64, CaptureError> {
     loop {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).map_err(CaptureError::Random)?;

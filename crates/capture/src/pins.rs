@@ -62,8 +62,7 @@ impl Pins {
     /// removed: the load that it was to take over from is still there.
     pub(crate) fn loads(&self) -> Result<Vec<Found>, CaptureError> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed(&self.path))? {
-            let path = entry.map_err(failed(&self.path))?.path();
+        for path in self.entries()? {
             match open(&path) {
                 Some(maps) => found.push(Found { path, maps }),
                 None => remove(&path)?,
@@ -71,6 +70,12 @@ impl Pins {
         }
         found.sort_by_key(|load| std::cmp::Reverse(load.maps.get(control::SERIAL)));
         Ok(found)
+    }
+
+    /// All loads, complete or not.
+    pub(crate) fn entries(&self) -> Result<Vec<PathBuf>, CaptureError> {
+        let entries = fs::read_dir(&self.path).map_err(failed(&self.path))?;
+        entries.map(|entry| Ok(entry.map_err(failed(&self.path))?.path())).collect()
     }
 
     /// Pins a load's maps, before it is attached.
@@ -101,15 +106,18 @@ impl Pins {
 
     /// Removes everything, the directory too.
     pub(crate) fn remove_all(self) -> Result<(), CaptureError> {
-        for entry in fs::read_dir(&self.path).map_err(failed(&self.path))? {
-            remove(&entry.map_err(failed(&self.path))?.path())?;
-        }
+        self.entries()?.iter().try_for_each(|load| remove(load))?;
         fs::remove_dir(&self.path).map_err(failed(&self.path))
     }
 }
 
 /// The maps of a load that is complete and whose programs are attached.
 fn open(path: &Path) -> Option<Maps> {
+    open_any(path).filter(|maps| maps.get(control::LAYOUT) == layout::LAYOUT)
+}
+
+/// The maps of a load whose programs are attached.
+pub(crate) fn open_any(path: &Path) -> Option<Maps> {
     for name in HOOKS {
         // Dropping one that is pinned detaches nothing.
         let _link = Link::open(path.join(format!("link_{name}"))).ok()?;
@@ -123,8 +131,7 @@ fn open(path: &Path) -> Option<Maps> {
     if control_bytes as usize != layout::CONTROL_BYTES {
         return None;
     }
-    let maps = Maps::new(pinned).ok()?;
-    (maps.get(control::LAYOUT) == layout::LAYOUT).then_some(maps)
+    Maps::new(pinned).ok()
 }
 
 fn remove(load: &Path) -> Result<(), CaptureError> {

@@ -3,6 +3,7 @@
 mod keeping;
 mod machine;
 mod point;
+mod restart;
 mod roles;
 mod values;
 mod vault;
@@ -14,6 +15,7 @@ pub(crate) use machine::{
     ChangePointArgs, DivergenceArgs, FailoverArgs, JobsArgs, JobsCommand, MachineArgs, MarkArgs,
     ProtectArgs, ReprotectArgs, StatusArgs, TestFailoverArgs,
 };
+pub(crate) use restart::{RestartArgs, RestartCommand};
 pub(crate) use roles::{
     AgentArgs, AgentCommand, AgentRunArgs, BandwidthArgs, DiskClientArgs, JournalCommand,
     MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,

@@ -8,6 +8,7 @@ mod journal;
 mod keeping;
 mod machine;
 mod point;
+mod restart;
 mod roles;
 mod status;
 mod vault;

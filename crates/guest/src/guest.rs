@@ -15,6 +15,7 @@ use crate::error::io_error;
 use crate::process::Process;
 use crate::qemu::{self, CONSOLE, CONTROL, INITRAMFS, QMP};
 use crate::qmp::Qmp;
+use crate::spec::Boots;
 use crate::{Disk, GuestError, Spec, initramfs};
 
 /// A machine that a test may break: see the crate's documentation.
@@ -47,9 +48,11 @@ impl Guest {
             .prefix("landfall-guest-")
             .tempdir()
             .map_err(io_error("create", "a temporary directory"))?;
-        let archive = initramfs::build(&spec)?;
-        let path = directory.path().join(INITRAMFS);
-        std::fs::write(&path, archive).map_err(io_error("write", &path))?;
+        if let Boots::Ours(kernel) = &spec.boots {
+            let archive = initramfs::build(&spec, kernel)?;
+            let path = directory.path().join(INITRAMFS);
+            std::fs::write(&path, archive).map_err(io_error("write", &path))?;
+        }
         for disk in &spec.disks {
             prepare(disk, directory.path())?;
         }

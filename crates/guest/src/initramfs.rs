@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cpio::Archive;
 use crate::error::io_error;
-use crate::{GuestError, Spec, inside, libraries, modules};
+use crate::{GuestError, Kernel, Spec, inside, libraries, modules};
 
 const INIT: &[u8] = include_bytes!("init");
 const DISK: &[u8] = include_bytes!("disk");
@@ -15,7 +15,7 @@ const LEAVE: &[u8] = include_bytes!("leave");
 ///
 /// # Errors
 /// When a program, module or file is missing here.
-pub(crate) fn build(spec: &Spec) -> Result<Vec<u8>, GuestError> {
+pub(crate) fn build(spec: &Spec, kernel: &Kernel) -> Result<Vec<u8>, GuestError> {
     let mut archive = skeleton()?;
     for program in &spec.programs {
         let program = libraries::find(program)?;
@@ -31,7 +31,7 @@ pub(crate) fn build(spec: &Spec) -> Result<Vec<u8>, GuestError> {
         archive.file(to, metadata.permissions().mode() & 0o777, &content);
     }
     let mut list = String::new();
-    for module in modules::resolve(&spec.kernel, &spec.modules)? {
+    for module in modules::resolve(kernel, &spec.modules)? {
         let path = format!("/lib/modules/{}.ko", module.name);
         archive.file(Path::new(&path), 0o644, &modules::content(&module.file)?);
         list += &path;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::Spec;
+use crate::spec::Boots;
 
 /// The program that all guests run in.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -37,11 +38,19 @@ pub(crate) fn command(spec: &Spec, directory: &Path) -> Command {
     });
     command.arg("-m").arg(spec.memory_mib.to_string());
     command.arg("-smp").arg(spec.processors.to_string());
-    command.arg("-kernel").arg(spec.kernel.image());
-    command.arg("-initrd").arg(directory.join(INITRAMFS));
+    let (kernel, initramfs, start) = match &spec.boots {
+        Boots::Ours(kernel) => (kernel.image(), directory.join(INITRAMFS), "rdinit=/init"),
+        Boots::Installed { kernel, initramfs } => {
+            (kernel.clone(), initramfs.clone(), "root=/dev/vda ro systemd.show_status=no")
+        }
+    };
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     // A panic restarts the guest at once, and its "READY" tells the test.
-    command.args(["-append", "console=ttyS0 panic=-1 loglevel=4 rdinit=/init net.ifnames=0"]);
+    let options = format!("console=ttyS0 panic=-1 loglevel=4 net.ifnames=0 {start}");
+    command.args(["-append", &options]);
     channels(&mut command, directory);
+    // As a real machine's firmware has one; the same over restarts.
+    command.args(["-uuid", "5a1f0f11-0000-4000-8000-000000000001"]);
     command.args(["-device", "virtio-rng-pci"]);
     command.args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"]);
     command.args(["-device", "virtio-scsi-pci,id=scsi0"]);

@@ -11,7 +11,7 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "virti
 /// What a guest is made of: see [`crate::Guest::boot`].
 #[derive(Clone, Debug)]
 pub struct Spec {
-    pub(crate) kernel: Kernel,
+    pub(crate) boots: Boots,
     pub(crate) memory_mib: u32,
     pub(crate) processors: u32,
     pub(crate) programs: Vec<String>,
@@ -22,12 +22,39 @@ pub struct Spec {
     pub(crate) patience: Duration,
 }
 
+/// What is started.
+#[derive(Clone, Debug)]
+pub(crate) enum Boots {
+    /// An initramfs of ours.
+    Ours(Kernel),
+    /// A system that is installed on the first disk.
+    Installed {
+        /// Its kernel.
+        kernel: PathBuf,
+        /// Its initramfs.
+        initramfs: PathBuf,
+    },
+}
+
 impl Spec {
+    /// A system that is installed on the first disk, started by its own kernel and initramfs, which
+    /// lie in these files each time the guest is started. It has to have our control channel: see
+    /// `init`.
+    #[must_use]
+    pub fn of_system(kernel: &Path, initramfs: &Path) -> Self {
+        let (kernel, initramfs) = (kernel.to_owned(), initramfs.to_owned());
+        Self::of(Boots::Installed { kernel, initramfs })
+    }
+
     /// A guest of 2 processors and 512 MiB with nothing but busybox.
     #[must_use]
     pub fn new(kernel: Kernel) -> Self {
+        Self::of(Boots::Ours(kernel))
+    }
+
+    fn of(boots: Boots) -> Self {
         Self {
-            kernel,
+            boots,
             memory_mib: 512,
             processors: 2,
             programs: Vec::new(),

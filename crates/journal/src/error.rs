@@ -83,6 +83,15 @@ pub enum JournalError {
         #[source]
         source: ControlError,
     },
+    /// The log is sealed, and no key was given.
+    #[error("the log is encrypted: its key is needed")]
+    KeyMissing,
+    /// The log is sealed with another key.
+    #[error("the log is encrypted with another key")]
+    WrongKey,
+    /// The log is plain, and its replica is not: someone has put it there.
+    #[error("the log is not encrypted, though its replica is")]
+    NotSealed,
     /// The system gave no random bits for a salt.
     #[error("the system gives no random bits")]
     NoRandomness,
@@ -135,12 +144,16 @@ impl JournalError {
             | Self::SegmentBytes { .. }
             | Self::Version { .. }
             | Self::TooLong { .. }
+            | Self::KeyMissing
+            | Self::WrongKey
             | Self::NoRandomness
             | Self::Trimmed { .. }
             | Self::Poisoned => Class::Permanent,
             Self::Beyond { .. } | Self::NotNext { .. } => Class::Bug,
             Self::Fenced { .. } => Class::Fenced,
-            Self::Record(_) | Self::Control { .. } | Self::Corrupt { .. } => Class::Corrupt,
+            Self::NotSealed | Self::Record(_) | Self::Control { .. } | Self::Corrupt { .. } => {
+                Class::Corrupt
+            }
         }
     }
 

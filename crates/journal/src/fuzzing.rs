@@ -5,6 +5,7 @@
 //! Checksums are made right before decoding where that is said: what lies behind them would never
 //! be reached otherwise.
 
+use crate::cover::Cover;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::index::{self, IndexPlace};
 use crate::format::segment::{SegmentHeader, Trailer};
@@ -12,8 +13,10 @@ use crate::format::superblock::Superblock;
 use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT};
 use crate::{JournalError, Log, Position};
 use landfall_blockdev::sim::SimMedium;
-use landfall_types::{Chain, Epoch, EpochId, Incarnation, Lsn};
+use landfall_types::{Chain, Epoch, EpochId, Incarnation, LogId, Lsn};
 
+/// Plain logs don't look at it.
+const NO_LOG: LogId = LogId::from_bytes([0; 16]);
 /// Bytes of the superblock file that [`log`] takes from the front.
 const SUPERBLOCK_BYTES: usize = 8192;
 
@@ -59,7 +62,7 @@ fn frame_as_is(data: &[u8]) {
     let at = FRAME_HEADER_BYTES.saturating_add(found.payload_bytes as usize);
     let table = data.get(at..).unwrap_or_default();
     let table = &table[..table.len().min(found.table_bytes())];
-    if let Some(records) = found.decode_table(table) {
+    if let Some(records) = found.decode_table(&Cover::default(), NO_LOG, table) {
         assert_eq!(records.len(), found.records as usize);
         assert!(records.iter().all(|record| (found.first..=found.last()).contains(&record.lsn)));
     }
@@ -88,7 +91,7 @@ pub fn index(data: &[u8]) {
             incarnation: Incarnation::NONE,
             source_position: 0,
         };
-        if let Some(table) = index::decode(&data, place, base) {
+        if let Some(table) = index::decode(&data, &Cover::default(), (NO_LOG, place), base) {
             assert!(table.tail_lsn() >= base.lsn);
             assert_eq!(table.position_at(base.lsn).map(|found| found.lsn), Some(base.lsn));
         }

@@ -3,6 +3,7 @@
 //! [`crate::Log::open`] refuses.
 
 use crate::JournalError;
+use crate::cover::Cover;
 use crate::format::segment::SegmentHeader;
 use crate::format::superblock::Superblock;
 use crate::format::{NotOurs, VERSION};
@@ -34,6 +35,8 @@ pub struct Inspection {
     pub sector_bytes: u32,
     /// Segment size in bytes.
     pub segment_bytes: u64,
+    /// Its content is encrypted.
+    pub encrypted: bool,
     /// What the two copies of the superblock were found to be (a row of the decision table).
     pub superblock: &'static str,
     /// Kept segments, oldest first.
@@ -179,6 +182,8 @@ impl Problem {
 pub fn inspect(dir: &dyn Dir, depth: Depth) -> Result<Inspection, JournalError> {
     let slots = read_slots(dir)?;
     let (superblock, label) = superblock(dir)?;
+    let cover = Cover::of(dir);
+    cover.agree(superblock.log, &superblock.key_check)?;
     let mut spare_files = Vec::new();
     let mut live: Vec<(SegmentHeader, SlotFile)> = Vec::new();
     for slot in slots {
@@ -193,7 +198,7 @@ pub fn inspect(dir: &dyn Dir, depth: Depth) -> Result<Inspection, JournalError> 
     let segments = live
         .iter()
         .zip(stops)
-        .map(|((header, slot), stop)| segment(header, slot, stop, depth))
+        .map(|((header, slot), stop)| segment(&cover, header, slot, stop, depth))
         .collect::<Result<_, _>>()?;
     let Superblock { log, replica, epoch, base, floor, sector_bytes, segment_bytes, .. } =
         superblock;
@@ -205,6 +210,7 @@ pub fn inspect(dir: &dyn Dir, depth: Depth) -> Result<Inspection, JournalError> 
         floor,
         sector_bytes,
         segment_bytes,
+        encrypted: cover.is_sealed(),
         superblock: label,
         segments,
         spare_files,
@@ -230,13 +236,14 @@ fn superblock(dir: &dyn Dir) -> Result<(Superblock, &'static str), JournalError>
 }
 
 fn segment(
+    cover: &Cover,
     header: &SegmentHeader,
     slot: &SlotFile,
     stop: Lsn,
     depth: Depth,
 ) -> Result<SegmentInspection, JournalError> {
     let fail = || JournalError::device("read a segment");
-    let mut window = Window::new(&*slot.file).map_err(fail())?;
+    let mut window = Window::new(&*slot.file, cover).map_err(fail())?;
     let found = scan::frames(&mut window, header, stop).map_err(fail())?;
     let leftovers = match stop {
         Lsn::MAX => scan::beyond(&mut window, header, found.end).map_err(fail())?.leftovers,
@@ -244,11 +251,11 @@ fn segment(
     };
     let (tail, chain) = found.tail(header);
     let agrees = |table: &Table| table.tail_lsn() == tail && table.chain() == chain;
-    let index = load_index(&*slot.file, header).map_err(fail())?;
+    let index = load_index(&*slot.file, cover, header).map_err(fail())?;
     let frames = found
         .frames
         .iter()
-        .map(|found| frame(&mut window, found, depth))
+        .map(|found| frame(&mut window, header, found, depth))
         .collect::<Result<_, _>>()
         .map_err(fail())?;
     Ok(SegmentInspection {
@@ -264,6 +271,7 @@ fn segment(
 
 fn frame(
     window: &mut Window<'_>,
+    segment: &SegmentHeader,
     found: &FrameFound,
     depth: Depth,
 ) -> Result<FrameInspection, landfall_blockdev::DeviceError> {
@@ -271,16 +279,15 @@ fn frame(
     let mut at = header.payload_offset();
     let mut records = Vec::with_capacity(found.records.len());
     for record in &found.records {
-        let length = usize::try_from(record.payload_len()).unwrap_or(usize::MAX);
         let is_control = record.kind == RecordKind::Control;
         let (mut intact, mut control) = (None, None);
         if depth == Depth::Payloads || is_control {
-            let payload = window.get(at, length)?;
-            intact = Some(scan::record_intact(record, payload));
-            control = Control::decode(payload).ok().filter(|_| is_control && intact == Some(true));
+            let payload = window.payload(segment, record, at)?;
+            intact = Some(payload.is_some());
+            control = payload.filter(|_| is_control).and_then(|p| Control::decode(&p).ok());
         }
         records.push(RecordInspection { header: *record, control, intact });
-        at += length as u64;
+        at += window.cover.stored_len(record);
     }
     Ok(FrameInspection {
         offset: u64::from(header.offset),
@@ -360,6 +367,9 @@ impl fmt::Display for Inspection {
         writeln!(f, "records    after {} to {}", self.base, self.tail())?;
         writeln!(f, "floor      {}", self.floor)?;
         writeln!(f, "sectors    {} bytes", self.sector_bytes)?;
+        if self.encrypted {
+            writeln!(f, "encrypted  yes")?;
+        }
         writeln!(
             f,
             "segments   {} of {} bytes, {} spare",

@@ -23,6 +23,7 @@
 //! Rewriting: a log is never truncated but by recovery, and a record is never changed.
 
 mod bugs;
+mod cover;
 mod error;
 mod format;
 #[cfg(feature = "testing")]

@@ -1,4 +1,5 @@
 use crate::bugs::Bugs;
+use crate::cover::Cover;
 use crate::log::ahead::Ahead;
 use crate::log::backlog::Backlog;
 use crate::log::state::State;
@@ -38,6 +39,7 @@ type Listener = Box<dyn Fn(Position) + Send + Sync>;
 /// `state` (never held across I/O), `listeners`.
 pub struct Log {
     dir: Arc<dyn Dir>,
+    cover: Cover,
     id: LogId,
     replica: ReplicaId,
     sector_bytes: u32,
@@ -66,7 +68,8 @@ impl fmt::Debug for Log {
 
 impl Log {
     /// Makes a new log in an empty directory (or one where making a log was cut off), durable when
-    /// this returns.
+    /// this returns. Its content is sealed where the directory has a key
+    /// ([`landfall_blockdev::KeyedDir`]).
     ///
     /// # Errors
     /// [`JournalError::Exists`], [`JournalError::SegmentBytes`], [`JournalError::Full`],
@@ -80,6 +83,7 @@ impl Log {
     ///
     /// # Errors
     /// [`JournalError::NotALog`], [`JournalError::Corrupt`] (never repaired by guessing),
+    /// [`JournalError::KeyMissing`], [`JournalError::WrongKey`], [`JournalError::NotSealed`],
     /// [`JournalError::Version`], [`JournalError::InUse`], storage errors.
     pub fn open(dir: Arc<dyn Dir>) -> Result<(Self, RecoveryReport), JournalError> {
         create::open(dir, Bugs::default())

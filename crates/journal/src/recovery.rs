@@ -7,6 +7,7 @@
 pub(crate) mod decide;
 pub(crate) mod scan;
 
+use crate::cover::Cover;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::index::{self, INDEX_HEADER_BYTES, IndexHead, IndexPlace};
 use crate::format::segment::{SegmentHeader, Trailer};
@@ -48,9 +49,13 @@ pub(crate) struct SlotFile {
     pub(crate) header: Result<SegmentHeader, NotOurs>,
 }
 
+/// Finds out what the directory holds; its content must be plain, or sealed with the directory's
+/// key.
 pub(crate) fn recover(dir: &dyn Dir) -> Result<Recovered, JournalError> {
     let slots = read_slots(dir)?;
     let (mut superblock, superblock_repaired) = choose_superblock(dir, &slots)?;
+    let cover = Cover::of(dir);
+    cover.agree(superblock.current().log, &superblock.current().key_check)?;
     let next_slot =
         slots.iter().filter_map(|slot| slot_number(&slot.name)).max().map_or(0, |n| n + 1);
     let (live, spares) = live_segments(slots, superblock.current())?;
@@ -62,11 +67,11 @@ pub(crate) fn recover(dir: &dyn Dir) -> Result<Recovered, JournalError> {
         let next = live.peek().map(|(header, _)| *header);
         match next {
             Some(next) => {
-                let (segment, rebuilt) = inner_segment(header, slot, &next)?;
+                let (segment, rebuilt) = inner_segment(&cover, header, slot, &next)?;
                 indexes_rebuilt += usize::from(rebuilt);
                 sealed.push_back(segment);
             }
-            None => end = Some(last_segment(header, slot, superblock.current())?),
+            None => end = Some(last_segment(&cover, header, slot, superblock.current())?),
         }
     }
     let (last, tail, floor) = end.expect("the segments are at least one: decided before");
@@ -147,10 +152,9 @@ fn records_seen(slots: &[SlotFile]) -> Result<bool, JournalError> {
     for slot in slots {
         if let Ok(header) = &slot.header {
             let fail = JournalError::device("look for records");
-            let mut window = Window::new(&*slot.file).map_err(fail)?;
-            let scan = scan::frames(&mut window, header, header.base.lsn.next())
-                .map_err(JournalError::device("look for records"))?;
-            if !scan.frames.is_empty() {
+            let mut window = Window::new(&*slot.file, &Cover::default()).map_err(fail)?;
+            let fail = JournalError::device("look for records");
+            if scan::begins(&mut window, header).map_err(fail)? {
                 return Ok(true);
             }
         }
@@ -207,7 +211,7 @@ fn live_segments(
 fn header_lost(others: &[SlotFile], superblock: &Superblock) -> Result<bool, JournalError> {
     for slot in others {
         let fail = || JournalError::device("look for lost segments");
-        let mut window = Window::new(&*slot.file).map_err(fail())?;
+        let mut window = Window::new(&*slot.file, &Cover::default()).map_err(fail())?;
         let bytes =
             window.get(superblock.sector_bytes.into(), FRAME_HEADER_BYTES).map_err(fail())?;
         let frame = bytes.first_chunk().and_then(FrameHeader::decode_any);
@@ -227,13 +231,14 @@ pub(crate) fn is_live(header: &SegmentHeader, superblock: &Superblock) -> bool {
 /// A segment with a successor. Of an index only the head is read here: opening a log takes time for
 /// its segments, not for its records. The rest is checked when it is used.
 fn inner_segment(
+    cover: &Cover,
     header: SegmentHeader,
     slot: SlotFile,
     next: &SegmentHeader,
 ) -> Result<(Sealed, bool), JournalError> {
     let tail = next.base;
     let fail = || JournalError::device("read a sealed segment");
-    let indexed = load_head(&*slot.file, &header).map_err(fail())?;
+    let indexed = load_head(&*slot.file, cover, &header).map_err(fail())?;
     let joins = |head: &IndexHead| {
         header.base.lsn.plus(head.records as u64) == tail.lsn && head.chain == tail.chain
     };
@@ -241,7 +246,7 @@ fn inner_segment(
     let mut scanned = None;
     let mut reached = header.base.lsn;
     if !index_joins {
-        let mut window = Window::new(&*slot.file).map_err(fail())?;
+        let mut window = Window::new(&*slot.file, cover).map_err(fail())?;
         let scan = scan::frames(&mut window, &header, tail.lsn).map_err(fail())?;
         reached = scan.tail(&header).0;
         match scan::table(&mut window, &header, &scan).map_err(fail())? {
@@ -272,12 +277,13 @@ fn inner_segment(
 
 /// The segment that was being written.
 fn last_segment(
+    cover: &Cover,
     header: SegmentHeader,
     slot: SlotFile,
     superblock: &Superblock,
 ) -> Result<(Segment, TailVerdict, Lsn), JournalError> {
     let fail = || JournalError::device("read the last segment");
-    let indexed = load_index(&*slot.file, &header).map_err(fail())?;
+    let indexed = load_index(&*slot.file, cover, &header).map_err(fail())?;
     let sealed = indexed.is_some();
     let (table, end, floor, leftovers) = match indexed {
         // The index was written after all frames were durable.
@@ -285,7 +291,7 @@ fn last_segment(
             let floor = superblock.floor.max(table.tail_lsn());
             (table, end, floor, false)
         }
-        None => scan_last(&header, &*slot.file, superblock.floor)?,
+        None => scan_last(cover, &header, &*slot.file, superblock.floor)?,
     };
     let floor_reached = table.tail_lsn() >= floor;
     let (label, verdict) = decide::last(&LastFacts { sealed, floor_reached, leftovers });
@@ -302,12 +308,13 @@ fn last_segment(
 
 /// Table, end of the frames, floor, and whether something of ours lies behind.
 fn scan_last(
+    cover: &Cover,
     header: &SegmentHeader,
     file: &dyn File,
     floor_known: Lsn,
 ) -> Result<(Table, u64, Lsn, bool), JournalError> {
     let fail = || JournalError::device("read the last segment");
-    let mut window = Window::new(file).map_err(fail())?;
+    let mut window = Window::new(file, cover).map_err(fail())?;
     let mut scan = scan::frames(&mut window, header, Lsn::MAX).map_err(fail())?;
     // Whatever proves that records were durable: superblock, the segment's existence, and every
     // frame that was written after them, those behind a hole included.
@@ -320,7 +327,7 @@ fn scan_last(
         .max()
         .unwrap_or(floor_known);
     let intact = scan.frames.len();
-    scan::drop_torn(&mut window, &mut scan, floor).map_err(fail())?;
+    scan::drop_torn(&mut window, header, &mut scan, floor).map_err(fail())?;
     let leftovers = behind.leftovers || scan.frames.len() < intact;
     match scan::table(&mut window, header, &scan).map_err(fail())? {
         Ok(table) => Ok((table, scan.end, floor, leftovers)),
@@ -345,6 +352,7 @@ fn index_place(file: &dyn File, header: &SegmentHeader) -> Result<Option<Trailer
 /// where they are not intact.
 fn load_head(
     file: &dyn File,
+    cover: &Cover,
     header: &SegmentHeader,
 ) -> Result<Option<(IndexHead, u64)>, DeviceError> {
     let Some(trailer) = index_place(file, header)? else { return Ok(None) };
@@ -359,13 +367,15 @@ fn load_head(
     if size > 0 {
         file.read_at(offset + (length - size) as u64, &mut controls)?;
     }
-    Ok(index::decode_head(&bytes, &controls, header.base.lsn).map(|head| (head, offset)))
+    let head = index::decode_head(&bytes, &controls, cover, (header.log, header.base.lsn));
+    Ok(head.map(|head| (head, offset)))
 }
 
 /// The table from the index of a sealed segment, and where the frames end; `None` where there is no
 /// intact one.
 pub(crate) fn load_index(
     file: &dyn File,
+    cover: &Cover,
     header: &SegmentHeader,
 ) -> Result<Option<(Table, u64)>, DeviceError> {
     let Some(trailer) = index_place(file, header)? else { return Ok(None) };
@@ -374,5 +384,6 @@ pub(crate) fn load_index(
     file.read_at(offset, &mut bytes)?;
     let place =
         IndexPlace { segment: header.sequence, salt: header.salt, offset: trailer.index_offset };
-    Ok(index::decode(&bytes, place, header.base).map(|table| (table, offset)))
+    let table = index::decode(&bytes, cover, (header.log, place), header.base);
+    Ok(table.map(|table| (table, offset)))
 }

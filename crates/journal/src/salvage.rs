@@ -3,10 +3,11 @@
 //! a record is there with its own checksum, or it is in a damaged range.
 
 use crate::JournalError;
+use crate::cover::{Cover, Use};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::segment::SegmentHeader;
 use crate::format::superblock::Superblock;
-use crate::recovery::scan::{Window, record_intact};
+use crate::recovery::scan::Window;
 use crate::recovery::{SlotFile, read_slots};
 use crate::superblock_file::Copies;
 use bytes::Bytes;
@@ -30,7 +31,8 @@ pub struct Salvage {
     /// vouches for is not damage.
     pub damaged: Vec<DamagedRange>,
     records: Vec<SalvagedRecord>,
-    files: BTreeMap<u64, Arc<dyn File>>,
+    files: BTreeMap<u64, (Arc<dyn File>, Use)>,
+    cover: Cover,
 }
 
 /// Records that can't be had.
@@ -73,6 +75,14 @@ pub fn salvage(dir: &dyn Dir) -> Result<Salvage, JournalError> {
     let mut floor = superblock.as_ref().map_or(Lsn::ZERO, |known| known.floor);
     let mut bases: BTreeMap<u64, (Lsn, Chain)> = BTreeMap::new();
     let mut log = superblock.as_ref().map(|known| known.log);
+    let cover = Cover::of(dir);
+    if let Some(known) = &superblock {
+        cover.agree(known.log, &known.key_check)?;
+    }
+    // Of a log that is sealed nothing can be had without its ID, which is in every segment's
+    // header.
+    log = log.or_else(|| slots.iter().find_map(|slot| slot.header.as_ref().ok().map(|h| h.log)));
+    let log_known = log.unwrap_or(LogId::from_bytes([0; 16]));
     for slot in slots {
         let header = slot.header.ok();
         if header.is_some_and(|header| log.is_some_and(|log| header.log != log)) {
@@ -82,13 +92,15 @@ pub fn salvage(dir: &dyn Dir) -> Result<Salvage, JournalError> {
             log = log.or(Some(header.log));
             bases.insert(header.sequence, (header.base.lsn, header.base.chain));
         }
-        let found = frames_of(&slot, header.as_ref())?;
-        let Some(sequence) = found.first().map(|frame| frame.header.segment) else { continue };
+        let found = frames_of(&slot, &cover, log_known, header.as_ref())?;
+        let Some(first) = found.first() else { continue };
+        let (sequence, salt) = (first.header.segment, first.header.salt);
         if superblock.as_ref().is_some_and(|known| sequence < known.first_segment) {
             continue;
         }
         floor = found.iter().map(|frame| frame.header.floor).chain([floor]).max().unwrap_or(floor);
-        files.insert(sequence, slot.file);
+        let place = Use { log: log_known, segment: sequence, salt };
+        files.insert(sequence, (slot.file, place));
         for frame in found {
             frames.insert(frame.header.first, frame);
         }
@@ -103,7 +115,7 @@ pub fn salvage(dir: &dyn Dir) -> Result<Salvage, JournalError> {
     let base = base.or(bases.values().map(|(lsn, _)| *lsn).min()).or(first).unwrap_or(floor);
     let replica = superblock.map(|known| known.replica);
     let mut salvage =
-        Salvage { log, replica, base, damaged: Vec::new(), records: Vec::new(), files };
+        Salvage { log, replica, base, damaged: Vec::new(), records: Vec::new(), files, cover };
     salvage.join(frames, &bases, floor);
     Ok(salvage)
 }
@@ -117,9 +129,14 @@ fn superblock(dir: &dyn Dir) -> Result<Option<Superblock>, JournalError> {
 
 /// Every intact frame of one use of a file: the header's, or where that is lost the newest that
 /// frames speak of.
-fn frames_of(slot: &SlotFile, header: Option<&SegmentHeader>) -> Result<Vec<Found>, JournalError> {
+fn frames_of(
+    slot: &SlotFile,
+    cover: &Cover,
+    log: LogId,
+    header: Option<&SegmentHeader>,
+) -> Result<Vec<Found>, JournalError> {
     let fail = || JournalError::device("read a segment");
-    let mut window = Window::new(&*slot.file).map_err(fail())?;
+    let mut window = Window::new(&*slot.file, cover).map_err(fail())?;
     let mut found: Vec<Found> = Vec::new();
     let mut offset = 0;
     while offset < window.len() {
@@ -132,7 +149,7 @@ fn frames_of(slot: &SlotFile, header: Option<&SegmentHeader>) -> Result<Vec<Foun
         });
         if let Some(frame) = frame {
             let table = window.get(frame.table_offset(), frame.table_bytes()).map_err(fail())?;
-            if let Some(records) = frame.decode_table(table) {
+            if let Some(records) = frame.decode_table(cover, log, table) {
                 found.push(Found { header: frame, records });
             }
         }
@@ -187,7 +204,7 @@ impl Salvage {
         for header in &frame.records {
             let header = *header;
             self.records.push(SalvagedRecord { header, epoch, incarnation, segment, payload_at });
-            payload_at += header.payload_len();
+            payload_at += self.cover.stored_len(&header);
         }
     }
 
@@ -204,17 +221,17 @@ impl Salvage {
     /// [`JournalError::Corrupt`] with the LSN, storage errors.
     pub fn read(&self, record: &SalvagedRecord) -> Result<Bytes, JournalError> {
         let corrupt = |what| JournalError::Corrupt { lsn: record.header.lsn, what };
-        let length = usize::try_from(record.header.payload_len()).unwrap_or(usize::MAX);
+        let length = self.cover.stored_len(&record.header);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let file = self.files.get(&record.segment).ok_or(corrupt("its segment has gone"))?;
+        let (file, place) =
+            self.files.get(&record.segment).ok_or(corrupt("its segment has gone"))?;
         let mut buf = vec![0; length];
         file.read_at(record.payload_at, &mut buf).map_err(JournalError::device("read a record"))?;
-        if record_intact(&record.header, &buf) {
-            return Ok(Bytes::from(buf));
-        }
-        Err(corrupt("its payload is not what was written"))
+        let payload = self.cover.payload(place, &record.header, buf.into());
+        payload.ok_or(corrupt("its payload is not what was written"))
     }
 
     /// Reads every payload, and adds those that have rotted to the damaged ranges. Takes as long as

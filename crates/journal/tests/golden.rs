@@ -12,8 +12,16 @@ use landfall_types::{
 };
 use std::path::PathBuf;
 
-fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log-v1")
+const PLAIN: &str = "log-v1";
+const SEALED: &str = "log-v1-sealed";
+
+fn directory(which: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(which)
+}
+
+/// The key of the sealed log: 32 times 5e.
+fn medium(which: &str) -> SimMedium {
+    if which == SEALED { SimMedium::sealed(512) } else { SimMedium::new(512).with_key(None) }
 }
 
 fn epoch() -> Epoch {
@@ -41,8 +49,8 @@ fn records() -> Vec<Record> {
     records
 }
 
-fn write_golden() {
-    let medium = SimMedium::new(512);
+fn write_golden(which: &str) {
+    let medium = medium(which);
     let config = LogConfig {
         log: LogId::from_bytes([1; 16]),
         replica: ReplicaId::from_bytes([2; 16]),
@@ -57,17 +65,17 @@ fn write_golden() {
         log.append(stamp, records).and_then(|()| log.flush()).expect("append");
     }
     log.close().expect("close");
-    std::fs::create_dir_all(directory()).expect("mkdir");
+    std::fs::create_dir_all(directory(which)).expect("mkdir");
     for (name, length) in medium.files() {
         let mut bytes = vec![0; usize::try_from(length).expect("small")];
         medium.root().open(&name).and_then(|file| file.read_at(0, &mut bytes)).expect("read");
-        std::fs::write(directory().join(name), bytes).expect("write");
+        std::fs::write(directory(which).join(name), bytes).expect("write");
     }
 }
 
-fn load() -> SimMedium {
-    let medium = SimMedium::new(512);
-    for entry in std::fs::read_dir(directory()).expect("the golden files are there") {
+fn load(which: &str) -> SimMedium {
+    let medium = medium(which);
+    for entry in std::fs::read_dir(directory(which)).expect("the golden files are there") {
         let entry = entry.expect("entry");
         let name = entry.file_name().into_string().expect("a name");
         let bytes = std::fs::read(entry.path()).expect("read");
@@ -78,10 +86,19 @@ fn load() -> SimMedium {
 
 #[test]
 fn the_log_of_version_1_is_read() {
+    is_read(PLAIN);
+}
+
+#[test]
+fn the_sealed_log_of_version_1_is_read() {
+    is_read(SEALED);
+}
+
+fn is_read(which: &str) {
     if std::env::var("LANDFALL_WRITE_GOLDEN").is_ok_and(|value| value == "1") {
-        write_golden();
+        write_golden(which);
     }
-    let (log, report) = Log::open(load().root()).expect("open");
+    let (log, report) = Log::open(load(which).root()).expect("open");
     assert_eq!(
         (report.tail, report.indexes_rebuilt, report.floor),
         (TailVerdict::Ends, 0, Lsn::new(42))
@@ -110,7 +127,7 @@ fn the_log_of_version_1_is_read() {
 /// writer and reader can't change together unnoticed.
 #[test]
 fn fields_stand_where_the_document_says() {
-    let read = |name: &str| std::fs::read(directory().join(name)).expect("read");
+    let read = |name: &str| std::fs::read(directory(PLAIN).join(name)).expect("read");
     let u64_at = |bytes: &[u8], at: usize| {
         u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
     };
@@ -149,6 +166,47 @@ fn fields_stand_where_the_document_says() {
     assert_eq!((u64_at(index, 16), u64_at(index, 24), u32_at(index, 32) as usize), (salt, 1, at));
     assert_eq!(u32_at(index, 52), crc32c::crc32c(&index[128..]));
     assert_eq!(&index[128..160], &table[..32], "the first record's header");
+}
+
+/// The same of what is sealed, by the key itself: contexts and lengths as `docs/formats/sealed.md`
+/// and `docs/formats/journal.md` give them.
+#[test]
+fn sealed_parts_stand_where_the_document_says() {
+    let read = |name: &str| std::fs::read(directory(SEALED).join(name)).expect("read");
+    let key = SimMedium::sealed(512).root().data_key().expect("sealed");
+    let superblock = read("superblock");
+    assert_eq!(superblock[136..152], key.check(&[1; 16]));
+    let segment = read("segment-00000000");
+    let frame = &segment[512..];
+    assert_eq!(&frame[8..12], [1, 0, 1, 0], "version and flag");
+    let u32_at = |bytes: &[u8], at: usize| {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+    };
+    let payload_bytes = u32_at(frame, 36) as usize;
+    assert_eq!(payload_bytes, 1000 + 40 + records()[3].payload.len() + 40);
+    // Use of the file: log, segment, salt.
+    let place = [&[1; 16][..], &segment[32..40], &segment[40..48]].concat();
+    let table_at = 160 + payload_bytes;
+    let mut table = frame[table_at..table_at + 4 * 32 + 40].to_vec();
+    assert_eq!(u32_at(frame, 136), crc32c::crc32c(&table));
+    let context = [&b"table"[..], &place, &frame[..136]].concat();
+    let table = key.open(&context, &mut table).expect("opens");
+    assert_eq!(table[..32], records()[0].header.encode());
+    let context = [&b"record"[..], &place, &table[..32]].concat();
+    let mut payload = frame[160..160 + 1040].to_vec();
+    assert_eq!(key.open(&context, &mut payload).expect("opens"), [0xaa; 1000]);
+    let trailer = &segment[segment.len() - 512..];
+    let (at, length) = (u32_at(trailer, 32) as usize, u32_at(trailer, 36) as usize);
+    let index = &segment[at..at + length];
+    assert_eq!(&index[8..12], [1, 0, 1, 0], "version and flag");
+    let mut head = index[..72].to_vec();
+    head[52..56].fill(0);
+    let controls_at = length - (8 * u32_at(index, 44) + u32_at(index, 48)) as usize - 40;
+    for (name, part) in [("records", 128..controls_at), ("controls", controls_at..length)] {
+        let context = [&b"index"[..], &place, name.as_bytes(), &head].concat();
+        let mut part = index[part].to_vec();
+        key.open(&context, &mut part).expect(name);
+    }
 }
 
 #[test]

@@ -1,21 +1,23 @@
 //! A source in memory, a process server with its spool on disk, and a target in memory, over real
 //! connections.
 
+mod common;
+
 use bytes::Bytes;
+use common::{Listening, open, try_open};
 use landfall_api_types::order::OrderOutcome;
-use landfall_blockdev::{Dir, FsDir};
+use landfall_blockdev::FsDir;
 use landfall_journal::{JournalError, Log};
 use landfall_pki::Role;
-use landfall_process_server::{ProcessServer, RelayError, Settings};
+use landfall_process_server::{ProcessServer, RelayError};
 use landfall_repl::{
-    Batch, HashRequest, ImageData, LogSink, Refusal, SenderOptions, SenderPhase, SourceIdentity,
+    Batch, HashRequest, ImageData, LogSink as _, Refusal, SenderOptions, SenderPhase,
+    SourceIdentity,
 };
 use landfall_transport::testing::{
     Fleet, MemberTls, MemorySink, MemorySource, identity, lock, record,
 };
-use landfall_transport::{
-    Limiter, ReceiverConfig, SenderConfig, SenderHandle, SenderStatus, run_sender, serve_receiver,
-};
+use landfall_transport::{Limiter, SenderConfig, SenderHandle, SenderStatus, run_sender};
 use landfall_types::{
     Control, DiskIndex, Epoch, EpochId, Incarnation, InstanceId, Lineage, Lsn, Record, ReplicaId,
     WindowId, WindowMode, WindowOpen, WindowReason,
@@ -25,36 +27,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const CACHE_BYTES: u64 = 64 << 20;
-
-/// A listener with a sink behind it, which can be taken away and put back at the same address.
-struct Listening {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Listening {
-    async fn at(address: SocketAddr, tls: &MemberTls, sink: Arc<dyn LogSink>) -> Self {
-        let listener = TcpListener::bind(address).await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let mut config = ReceiverConfig::new(Arc::clone(&tls.server), Arc::new(|_, _| Ok(())));
-        config.images_at_once = 16;
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve_receiver(listener, config, sink, shutdown.clone()));
-        Self { address, shutdown, task }
-    }
-
-    async fn end(self) -> SocketAddr {
-        self.shutdown.cancel();
-        self.task.await.expect("ends");
-        self.address
-    }
-}
 
 struct Rig {
     dir: TempDir,
@@ -175,25 +149,6 @@ impl Rig {
             panic!("not delivered: {:#?}", self.relay.reports());
         }
     }
-}
-
-async fn open(dir: &TempDir, tls: &MemberTls, cache_bytes: u64) -> Arc<ProcessServer> {
-    try_open(dir, tls, cache_bytes).await.expect("opens")
-}
-
-async fn try_open(
-    dir: &TempDir,
-    tls: &MemberTls,
-    cache_bytes: u64,
-) -> Result<Arc<ProcessServer>, RelayError> {
-    let dir: Arc<dyn Dir> = Arc::new(FsDir::open(dir.path()).expect("opens"));
-    let settings = Settings {
-        cache_bytes,
-        tls: Arc::clone(&tls.client),
-        compression: Compression::Adaptive,
-        limiter: Arc::new(Limiter::new(None)),
-    };
-    ProcessServer::open(dir, settings).await
 }
 
 async fn until(handle: &SenderHandle, what: impl FnMut(&SenderStatus) -> bool) -> SenderStatus {

@@ -81,6 +81,11 @@ pub const ALL: &[Capability] = &[
         cure: "run `cargo xtask guest-kernels`",
         probe: has_guest_kernels,
     },
+    Capability {
+        name: "guest-system",
+        cure: "run `cargo xtask guest-system`",
+        probe: || guest_system().is_some(),
+    },
 ];
 
 /// The kernels in whose guests CI runs its tests: the newest two series.
@@ -90,11 +95,22 @@ pub const GUEST_KERNELS: [&str; 2] = ["6.12-cloud", "6.1-cloud"];
 /// the folder `guest-kernels` of the target directory that this program lies in.
 #[must_use]
 pub fn guest_kernels() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("LANDFALL_GUEST_KERNELS") {
+    fetched("LANDFALL_GUEST_KERNELS", "guest-kernels")
+}
+
+/// Where `cargo xtask guest-system` has put the system for guests: `LANDFALL_GUEST_SYSTEM`, else
+/// the folder `guest-system` of the target directory that this program lies in.
+#[must_use]
+pub fn guest_system() -> Option<PathBuf> {
+    fetched("LANDFALL_GUEST_SYSTEM", "guest-system")
+}
+
+fn fetched(variable: &str, folder: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
     }
     let program = std::env::current_exe().ok()?;
-    program.ancestors().map(|folder| folder.join("guest-kernels")).find(|path| path.is_dir())
+    program.ancestors().map(|above| above.join(folder)).find(|path| path.is_dir())
 }
 
 fn has_guest_kernels() -> bool {

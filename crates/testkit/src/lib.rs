@@ -7,5 +7,7 @@
 mod capability;
 mod seed;
 
-pub use capability::{ALL, Capability, GUEST_KERNELS, guest_kernels, missing, require};
+pub use capability::{
+    ALL, Capability, GUEST_KERNELS, guest_kernels, guest_system, missing, require,
+};
 pub use seed::{Rng, seed};

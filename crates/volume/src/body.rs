@@ -3,6 +3,7 @@
 use crate::replica::{Rot, ScrubReport};
 use crate::timeline::Point;
 use crate::tree::LogNode;
+use landfall_crypt::Envelope;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, DiskId, DiskIndex, Epoch, InstanceId, Lineage, LogId, Lsn,
     MachineId, Marker, MarkerKind, ReplicaId, RetentionPolicy, WindowId,
@@ -301,6 +302,9 @@ pub(crate) struct Body {
     pub(crate) retention: RetentionPolicy,
     /// Pinned and named points.
     pub(crate) notes: Vec<PointNote>,
+    /// The wrapped data key; none where the content is not sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) encryption: Option<Envelope>,
 }
 
 impl Body {

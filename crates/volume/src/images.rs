@@ -2,9 +2,11 @@
 
 mod qcow2;
 mod read_only;
+mod sealed;
 
 pub use qcow2::{Qcow2Device, Qcow2Space};
 pub use read_only::ReadOnlyImages;
+pub(crate) use sealed::{SealedImage, raw_bytes};
 
 use crate::body::ImageOwner;
 use landfall_blockdev::{BlockDevice, DeviceError, FileDevice, OpenMode};
@@ -39,7 +41,7 @@ pub trait Images: Send + Sync + fmt::Debug {
 }
 
 /// True for the name of a qcow2 file: `….qcow2`.
-fn is_qcow2(path: &Path) -> bool {
+pub(crate) fn is_qcow2(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "qcow2")
 }
 

@@ -14,6 +14,7 @@
 //!   made again from the log, and never believed.
 //! * Records up to the *floor* are the image's: whatever the index says of them is not looked at.
 
+mod cover;
 mod log_index;
 mod maintain;
 mod open;

@@ -96,7 +96,7 @@ pub use replica::{
     Branch, BranchStatus, Choices, Corrupt, DivergenceStatus, Due, DueCause, Estimate, FoldPace,
     FoldProgress, Frame, Hold, HoldKind, ImagePiece, IndexReader, IndexStatus, NewAuthority,
     NewTestBranch, OLD_DISKS, OldContent, PointsStatus, Released, Replica, ReplicaConfig,
-    ReplicaStatus, Rot, ScrubReport, Standing, Unpaced, View, branch_incarnation,
+    ReplicaStatus, Rot, ScrubReport, Standing, Unpaced, View, branch_incarnation, open_image,
 };
 pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};

@@ -241,9 +241,7 @@ impl Medium {
                     }
                 })?)
             }
-            None => {
-                Ok(device.read_at(offset, inside).map_err(StorageError::device("read image"))?)
-            }
+            None => Ok(device.read_at(offset, inside).map_err(StorageError::image(disk))?),
         }
     }
 }

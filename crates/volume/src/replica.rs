@@ -14,6 +14,7 @@ mod release;
 mod retain;
 mod rot;
 mod scrub;
+mod sealing;
 mod status;
 mod undo;
 mod views;
@@ -30,13 +31,15 @@ pub use release::Released;
 pub use retain::{Due, DueCause};
 pub use rot::Corrupt;
 pub use scrub::{Rot, ScrubReport};
+pub use sealing::open_image;
+pub(crate) use sealing::{key_context, rewrapped};
 pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 
 use self::core::{Core, geometries};
 use crate::body::{BaseContent, Body, DivergenceEntry, ImageCopy, ImageOwner, ReplicaDisk, Role};
 use crate::error::StorageError;
-use crate::images::Images;
+use crate::images::{Images, SealedImage};
 use crate::index::{IndexOptions, IndexPool, LogIndex};
 use crate::line::{AppliedLog, BranchLog, Line};
 use crate::medium::Medium;
@@ -47,10 +50,11 @@ use crate::sums::Sums;
 use crate::sync::{lock, read, write};
 use crate::tree::LogNode;
 use landfall_blockdev::{Dir, Rank};
+use landfall_crypt::Envelope;
 use landfall_journal::{Log, LogConfig, Stamp};
 use landfall_types::{
-    BranchId, Chain, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId, ReplicaId,
-    RetentionPolicy,
+    BranchId, Chain, DiskIndex, Epoch, Incarnation, InstanceId, Lineage, LogId, Lsn, MachineId,
+    ReplicaId, RetentionPolicy,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -94,6 +98,8 @@ pub struct ReplicaConfig {
     pub retention: RetentionPolicy,
     /// Size of a log's segments in bytes.
     pub segment_bytes: u64,
+    /// The wrapped data key of a replica that is encrypted; [`crate::Vault::create`] makes it.
+    pub encryption: Option<Envelope>,
 }
 
 /// The log that takes frames, while the replica is [`Role::Replicating`].
@@ -135,6 +141,8 @@ pub struct Replica {
     fold_progress: Mutex<Option<FoldProgress>>,
     /// Which markers are listed, and since when.
     keeper: Mutex<Keeper>,
+    /// Those of the images that are sealed.
+    sealed_images: Mutex<BTreeMap<DiskIndex, Arc<SealedImage>>>,
 }
 
 impl Replica {
@@ -163,12 +171,10 @@ impl Replica {
     ) -> Result<Self, StorageError> {
         for disk in &config.disks {
             if disk.owner == ImageOwner::Ours {
-                images
-                    .create(&disk.image, disk.geometry)
-                    .map_err(StorageError::device("create image"))?;
+                sealing::create_image(&*dir, &*images, disk)?;
             }
         }
-        let devices = open_devices(&*images, &config.disks)?;
+        let opened = open_devices(&*dir, &*images, &config.disks)?;
         let log = LogId::generate();
         let log_config = LogConfig {
             log,
@@ -182,7 +188,7 @@ impl Replica {
         let segment_bytes = config.segment_bytes;
         let store = Store::create(&*dir, first_body(config, log))?;
         let replica = Self::assemble(dir, images, segment_bytes, store, pool)?;
-        replica.medium.set_devices(Some(devices));
+        replica.set_opened(opened);
         replica.open_sums()?;
         Ok(replica)
     }
@@ -212,10 +218,12 @@ impl Replica {
     ) -> Result<Option<Self>, StorageError> {
         let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
         let body = store.body()?.clone();
+        let dir = sealing::unlock(dir, &body)?;
         remove_strays(&*dir, &body)?;
         let replica = Self::assemble(dir, images, segment_bytes, *store, pool)?;
         if body.role != Role::Released {
-            replica.medium.set_devices(Some(open_devices(&*replica.images, &body.disks)?));
+            let opened = open_devices(&*replica.dir, &*replica.images, &body.disks)?;
+            replica.set_opened(opened);
         }
         replica.open_sums()?;
         Ok(Some(replica))
@@ -268,15 +276,23 @@ impl Replica {
             trim_limit: Mutex::new(Lsn::MAX),
             fold_progress: Mutex::new(None),
             keeper: Mutex::new(keeper),
+            sealed_images: Mutex::default(),
         };
         replica.take_up_role(&body)?;
         Ok(replica)
     }
 
+    fn set_opened(&self, (devices, sealed): Opened) {
+        *lock(&self.sealed_images) = sealed;
+        self.medium.set_devices(Some(devices));
+    }
+
     /// Opens the checksums of the images.
     fn open_sums(&self) -> Result<(), StorageError> {
         let mut all = BTreeMap::new();
-        for disk in &self.body()?.disks {
+        // A sealed image needs none: its seals say what every block is.
+        let plain = |disk: &&ReplicaDisk| !sealing::is_sealed(&*self.dir, disk);
+        for disk in self.body()?.disks.iter().filter(plain) {
             let name = format!("sums-{}", disk.index);
             all.insert(disk.index, Arc::new(Sums::open(&*self.dir, &name)?));
         }
@@ -395,6 +411,7 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         demoted: None,
         retention: config.retention,
         notes: vec![],
+        encryption: config.encryption,
     }
 }
 
@@ -447,10 +464,22 @@ fn remove_strays(dir: &dyn Dir, body: &Body) -> Result<(), StorageError> {
 
 type Devices = BTreeMap<landfall_types::DiskIndex, Arc<dyn landfall_blockdev::BlockDevice>>;
 
+/// The images, and those of them that are sealed.
+type Opened = (Devices, BTreeMap<landfall_types::DiskIndex, Arc<SealedImage>>);
+
 /// Opens the images and checks that they can hold their disks (trap T-9).
-fn open_devices(images: &dyn Images, disks: &[ReplicaDisk]) -> Result<Devices, StorageError> {
-    let mut devices = BTreeMap::new();
+fn open_devices(
+    dir: &dyn Dir,
+    images: &dyn Images,
+    disks: &[ReplicaDisk],
+) -> Result<Opened, StorageError> {
+    let (mut devices, mut sealed) = (Devices::new(), BTreeMap::new());
     for disk in disks {
+        if let Some(image) = sealing::open_sealed(dir, images, disk)? {
+            devices.insert(disk.index, Arc::clone(&image) as _);
+            sealed.insert(disk.index, image);
+            continue;
+        }
         let device =
             images.open(&disk.image, disk.owner).map_err(StorageError::device("open image"))?;
         // Our own files grow when the disk does; a foreign disk with coarser sectors would tear
@@ -469,5 +498,5 @@ fn open_devices(images: &dyn Images, disks: &[ReplicaDisk]) -> Result<Devices, S
         }
         devices.insert(disk.index, device);
     }
-    Ok(devices)
+    Ok((devices, sealed))
 }

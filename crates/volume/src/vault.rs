@@ -1,14 +1,15 @@
 //! The directory on the retention volume: lists its replicas by itself, so that they can be had
 //! without the configuration server.
 
-use crate::body::{ReplicaDisk, Role};
+use crate::body::{Body, ReplicaDisk, Role};
 use crate::error::StorageError;
 use crate::frame::{FrameError, seal, unseal};
 use crate::images::Images;
 use crate::index::{IndexOptions, IndexPool};
-use crate::replica::{Replica, ReplicaConfig};
+use crate::replica::{Replica, ReplicaConfig, key_context, rewrapped};
 use crate::store::{Found, Store};
-use landfall_blockdev::{DeviceError, Dir, Rank, RankedDir, Room};
+use landfall_blockdev::{DeviceError, Dir, KeyedDir, Rank, RankedDir, Room};
+use landfall_crypt::{Envelope, KeySource};
 use landfall_types::{Epoch, Lsn, MachineId, ReplicaId};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub struct ReplicaSummary {
     pub folded: Lsn,
     /// The disks.
     pub disks: Vec<ReplicaDisk>,
+    /// Name of the key-encryption key; none where the replica is not encrypted.
+    pub key: Option<String>,
 }
 
 /// A retention volume.
@@ -42,6 +45,8 @@ pub struct Vault {
     segment_bytes: u64,
     pool: Arc<IndexPool>,
     room: Arc<Room>,
+    /// Unwraps data keys instead of the keys that their envelopes name.
+    key: Option<KeySource>,
 }
 
 /// Segments that the reserve for branches with authority holds.
@@ -85,7 +90,14 @@ impl Vault {
             Self::make(&*dir)?;
         }
         let room = Room::new(Arc::clone(&dir), RESERVE_SEGMENTS.saturating_mul(segment_bytes));
-        Ok(Self { dir, images, segment_bytes, pool: IndexPool::new(index), room })
+        Ok(Self { dir, images, segment_bytes, pool: IndexPool::new(index), room, key: None })
+    }
+
+    /// Data keys are unwrapped with this key, whatever their envelopes name: for a volume that is
+    /// read on another machine.
+    #[must_use]
+    pub fn with_key(self, key: Option<KeySource>) -> Self {
+        Self { key, ..self }
     }
 
     /// The caches that its replicas share.
@@ -130,6 +142,7 @@ impl Vault {
             epoch: body.lineage_in_force().epoch(),
             folded: body.folded,
             disks: body.disks.clone(),
+            key: body.encryption.as_ref().map(|envelope| envelope.key.clone()),
         }))
     }
 
@@ -161,6 +174,19 @@ impl Vault {
     /// # Errors
     /// [`StorageError::Exists`], storage errors.
     pub fn create(&self, config: ReplicaConfig) -> Result<Replica, StorageError> {
+        self.create_encrypted(config, None)
+    }
+
+    /// As [`Vault::create`], encrypted where a key-encryption key is given: it wraps the replica's
+    /// new data key. Without it the replica can never be read.
+    ///
+    /// # Errors
+    /// As [`Vault::create`]; [`StorageError::Key`], [`StorageError::NotSealable`].
+    pub fn create_encrypted(
+        &self,
+        config: ReplicaConfig,
+        key: Option<&KeySource>,
+    ) -> Result<Replica, StorageError> {
         let id = config.replica;
         if self.list()?.contains(&id) {
             if self.open_replica(id)?.is_some() {
@@ -168,9 +194,17 @@ impl Vault {
             }
             self.remove(id)?;
         }
+        // Before anything is made: a key that is not there leaves nothing behind.
+        let context = key_context(id);
+        let made = key.map(|key| Envelope::create(key, &context)).transpose()?;
+        let (encryption, data_key) = made.unzip();
         let device = || StorageError::device("create a replica's directory");
         let dir = self.replica_dir(id).map_err(device())?;
-        let config = ReplicaConfig { segment_bytes: self.segment_bytes, ..config };
+        let dir = match data_key {
+            Some(key) => KeyedDir::over(dir, key),
+            None => dir,
+        };
+        let config = ReplicaConfig { segment_bytes: self.segment_bytes, encryption, ..config };
         let replica =
             Replica::create_with(dir, Arc::clone(&self.images), config, Arc::clone(&self.pool))?;
         self.dir.sync().map_err(device())?;
@@ -199,15 +233,55 @@ impl Vault {
     /// Opens a replica; `None` when its making never ended.
     ///
     /// # Errors
-    /// [`StorageError::UnknownReplica`], [`StorageError::Superblock`], storage errors.
+    /// [`StorageError::UnknownReplica`], [`StorageError::Superblock`], [`StorageError::Key`] (it
+    /// can be opened when the key is there), storage errors.
     pub fn open_replica(&self, id: ReplicaId) -> Result<Option<Replica>, StorageError> {
         if !self.list()?.contains(&id) {
             return Err(StorageError::UnknownReplica(id));
         }
         let device = StorageError::device("open a replica's directory");
         let dir = self.replica_dir(id).map_err(device)?;
+        let dir = match (&self.key, self.envelope(id)?) {
+            (Some(key), Some(envelope)) => {
+                KeyedDir::over(dir, envelope.open_with(key, &key_context(id))?)
+            }
+            _ => dir,
+        };
         let (images, pool) = (Arc::clone(&self.images), Arc::clone(&self.pool));
         Replica::open_with(dir, images, self.segment_bytes, pool)
+    }
+
+    /// The wrapped data key of a replica; none where it is not encrypted.
+    ///
+    /// # Errors
+    /// As [`Vault::summary`].
+    pub fn envelope(&self, id: ReplicaId) -> Result<Option<Envelope>, StorageError> {
+        let device = StorageError::device("open a replica's directory");
+        let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
+        let Found::Replica(store) = Store::open(&*dir)? else { return Ok(None) };
+        Ok(store.body()?.encryption.clone())
+    }
+
+    /// Wraps a replica's data key with another key-encryption key, durably, without opening the
+    /// replica; nobody else has it open. The old one is [`Vault::with_key`]'s, or the one that the
+    /// envelope names.
+    ///
+    /// # Errors
+    /// [`StorageError::UnknownReplica`], [`StorageError::NotEncrypted`], [`StorageError::Key`],
+    /// storage errors.
+    pub fn rekey(&self, id: ReplicaId, to: &KeySource) -> Result<(), StorageError> {
+        if !self.list()?.contains(&id) {
+            return Err(StorageError::UnknownReplica(id));
+        }
+        let device = StorageError::device("open a replica's directory");
+        let dir = self.dir.subdir(&replica_dir(id)).map_err(device)?;
+        let Found::Replica(mut store) = Store::open(&*dir)? else {
+            return Err(StorageError::NotEncrypted);
+        };
+        let body = store.body()?.clone();
+        let envelope = body.encryption.as_ref().ok_or(StorageError::NotEncrypted)?;
+        let envelope = rewrapped(envelope, self.key.as_ref(), to, id)?;
+        store.write(Body { encryption: Some(envelope), ..body })
     }
 
     /// Removes a replica's directory: logs, branches, undo. The caller has closed it. Its images

@@ -72,6 +72,7 @@ fn replica(path: &Path) -> Replica {
         old_content: OldContent::Expendable,
         retention: RetentionPolicy::default(),
         segment_bytes: 256 << 10,
+        encryption: None,
     };
     vault.create(config).expect("made")
 }

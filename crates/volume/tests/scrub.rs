@@ -12,6 +12,12 @@ use landfall_volume::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// These tests look for plain bytes on the medium, and change them there; `sealed.rs` has their
+/// like for encrypted replicas.
+fn plain() -> SimMedium {
+    SimMedium::new(512).with_key(None)
+}
+
 fn device(medium: &SimMedium, disk: u16) -> std::sync::Arc<dyn BlockDevice> {
     images(medium).open(&format!("disk-{disk}"), ImageOwner::Ours).expect("there")
 }
@@ -81,7 +87,7 @@ fn check_verdicts(replica: &Replica, producer: &Producer, first: Lsn) -> u64 {
 /// later record makes the ones after it good, and none before.
 #[test]
 fn t20_a_rotten_record_spoils_exactly_its_points() {
-    let medium = SimMedium::new(512);
+    let medium = plain();
     let (replica, mut producer) = protected(&medium);
     let first = producer.lsn();
     producer.write(0, 0, &[1; 2048]);
@@ -113,7 +119,7 @@ fn t20_a_rotten_record_spoils_exactly_its_points() {
 /// of their own are good.
 #[test]
 fn t20_a_rotten_block_of_the_image_is_never_served() {
-    let medium = SimMedium::new(512);
+    let medium = plain();
     let (replica, mut producer) = protected(&medium);
     producer.write(0, 0, &[1; 6144]);
     producer.write(1, 0, &[2; 4096]);
@@ -229,7 +235,7 @@ fn t20_exactly_the_rotten_ranges_are_asked_for() {
 #[test]
 fn blocks_that_a_fold_covers_in_part_are_known_too() {
     let mut rng = Rng::new(seed("blocks_that_a_fold_covers_in_part_are_known_too"));
-    let medium = SimMedium::new(512);
+    let medium = plain();
     let (replica, mut producer) = protected(&medium);
     for _ in 0..8 {
         for _ in 0..6 {
@@ -349,7 +355,7 @@ fn home(medium: &SimMedium) -> (Replica, Producer) {
 /// A fold into a rotten medium says so and stays to be done again.
 #[test]
 fn a_fold_that_meets_rot_ends_nothing() {
-    let medium = SimMedium::new(512);
+    let medium = plain();
     let (replica, mut producer) = protected(&medium);
     let before = producer.lsn();
     producer.write(0, 0, &[0xcd; 512]);

@@ -95,6 +95,12 @@ impl Apt {
     }
 }
 
+/// The address that this machine's packages come from, but for those of security updates.
+pub(crate) fn mirror() -> Result<String> {
+    let plain = mirrors()?.into_iter().find(|uri| !uri.contains("security"));
+    plain.context("this machine has no mirror of Debian")
+}
+
 /// The addresses that this machine's own packages come from.
 fn mirrors() -> Result<BTreeSet<String>> {
     let mut command = Command::new("apt-get");

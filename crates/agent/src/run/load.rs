@@ -2,6 +2,9 @@
 
 use super::RunConfig;
 use super::catch_up::CatchUpError;
+use crate::settled::Ancestry;
+use crate::source::Past;
+use crate::state::StateError;
 use landfall_api_types::{ApiError, codes};
 use landfall_capture::{Capture, CaptureError, Disk, Fallback, Target};
 use landfall_types::{ByteRange, DiskIndex};
@@ -26,7 +29,7 @@ pub(super) async fn load(config: &RunConfig) -> Result<Arc<Capture>, ApiError> {
     options.owner = u128::from_be_bytes(*start.replica.as_bytes());
     options.excluded = excluded(config);
     let noted = config.settled.note_excluded(&options.excluded);
-    if !noted.map_err(|error| ApiError::new(&codes::INTERNAL, with_causes(&error)))? {
+    if !noted.map_err(|error| not_noted(&error))? {
         tracing::warn!("a part of a disk is no swap any more: what is pinned is of no use");
         detach(config).await?;
     }
@@ -43,7 +46,42 @@ pub(super) async fn load(config: &RunConfig) -> Result<Arc<Capture>, ApiError> {
                 .detail("found", found.geometry.size_bytes));
         }
     }
+    let noted = config.settled.note_incarnation(capture.incarnation());
+    noted.map_err(|error| not_noted(&error))?;
     Ok(Arc::new(capture))
+}
+
+/// Makes the area in which the bitmap is kept over a restart; without one a restart compares.
+pub(super) async fn prepare_restart(config: &RunConfig) {
+    let Some(area) = config.area.clone() else { return };
+    let prepared = tokio::task::spawn_blocking(move || crate::reboot::area::prepare(&area)).await;
+    match prepared {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = with_causes(&error);
+            tracing::warn!(error, "a restart of the machine will compare all disks");
+        }
+        Err(error) => tracing::error!(%error, "a restart of the machine will compare all disks"),
+    }
+}
+
+/// A run that nothing was known of before.
+pub(super) fn forget_past(config: &RunConfig) -> Result<(), ApiError> {
+    let none = config.settled.write_ancestry(&Ancestry::default());
+    none.map_err(|error| not_noted(&error))
+}
+
+fn not_noted(error: &StateError) -> ApiError {
+    ApiError::new(&codes::INTERNAL, with_causes(error))
+}
+
+/// What earlier processes of this run have left, or an earlier life of the machine.
+pub(super) fn past(config: &RunConfig) -> Past {
+    let ancestry = config.settled.ancestry();
+    Past {
+        durable: config.settled.read(config.start.replica, config.start.lineage.epoch()),
+        ancestry: (config.resumed && ancestry.restored).then_some(ancestry.incarnations),
+    }
 }
 
 /// What is not captured: swap.

@@ -2,7 +2,7 @@
 
 use super::{Broken, Source, State};
 use crate::log::{SourceLog, Tip};
-use crate::plan::Plan;
+use crate::plan::{DiskWork, Plan};
 use async_trait::async_trait;
 use landfall_capture::Capture;
 use landfall_repl::{
@@ -18,8 +18,7 @@ fn unavailable(reason: impl Into<String>) -> Refusal {
 impl Source {
     /// The first session of a load whose log begins at the receiver.
     fn begin_at(&self, state: &mut State, capture: &Arc<Capture>, position: &ReceiverPosition) {
-        let bits_since = state.bits_since;
-        let mut known = self.knowledge(capture, bits_since);
+        let mut known = self.knowledge(capture, state);
         let lost = std::mem::take(&mut state.lost_position);
         if lost {
             // What the ring still holds is not what the receiver has lost.
@@ -35,6 +34,12 @@ impl Source {
             tracing::warn!(%error, "the ring can't be gone on with: the bitmap says what is missing");
             known.ring = (1, 0);
             start = Plan::from_position(position, &known);
+        }
+        let works = start.plan.iter().flat_map(|plan| &plan.disks);
+        for (disk, _) in works.filter(|(_, work)| *work == DiskWork::Compare) {
+            // What the bits are relative to is not what the target has: a process that comes later
+            // must not take them for more.
+            capture.forget_baseline(*disk);
         }
         let base = Tip { lsn: position.durable, chain: position.chain };
         let mut log = SourceLog::new(self.identity.lineage.epoch(), base, &position.open_windows);

@@ -16,7 +16,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 12 << 20;
@@ -127,6 +128,16 @@ impl Machine {
         }
     }
 
+    /// Blocks that nobody captures, because no agent runs.
+    pub(crate) fn write_unseen(&self, rng: &mut Rng, blocks: u64) {
+        let mut block = AlignedBuffer::zeroed(4096).unwrap();
+        for n in 0..blocks {
+            rng.fill(&mut block);
+            let disk = &self.disks[usize::from(n % 2 == 1)];
+            direct(disk.path()).write_all_at(&block, n * 512 * 1024).unwrap();
+        }
+    }
+
     pub(crate) fn assert_equal(&self) {
         for (index, disk) in self.disks.iter().enumerate() {
             let mut found = AlignedBuffer::zeroed(DISK_BYTES as usize).unwrap();
@@ -137,7 +148,7 @@ impl Machine {
         }
     }
 
-    pub(crate) fn reasons(&self) -> Vec<WindowReason> {
+    pub(crate) fn windows(&self) -> Vec<WindowReason> {
         let controls = self.target.controls().into_iter();
         controls
             .filter_map(|(_, control)| match control {
@@ -145,6 +156,13 @@ impl Machine {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Why windows were opened, without those over single writes whose end the hook was not shown.
+    /// Kernel 6.18 does that rarely, mostly while programs come and go at the same hook; whether
+    /// the write failed is then not known, and it is read again.
+    pub(crate) fn reasons(&self) -> Vec<WindowReason> {
+        self.windows().into_iter().filter(|one| *one != WindowReason::CaptureGap).collect()
     }
 }
 
@@ -166,6 +184,8 @@ fn direct(path: &Path) -> File {
 /// Writes all over the disks until told to stop.
 pub(crate) struct Workload {
     stop: Arc<AtomicBool>,
+    /// How many writes are still to be made.
+    allowed: Arc<AtomicU64>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -178,11 +198,17 @@ impl Workload {
     pub(crate) fn within(machine: &Machine, seed: u64, span: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let files: Vec<File> = machine.disks.iter().map(|disk| direct(disk.path())).collect();
-        let stopped = Arc::clone(&stop);
+        let allowed = Arc::new(AtomicU64::new(u64::MAX));
+        let (stopped, left) = (Arc::clone(&stop), Arc::clone(&allowed));
         let thread = std::thread::spawn(move || {
             let mut rng = Rng::new(seed);
             let mut buffer = AlignedBuffer::zeroed(64 << 10).unwrap();
             while !stopped.load(Ordering::SeqCst) {
+                let one_less = |left: u64| left.checked_sub(1);
+                if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                    continue;
+                }
                 let bytes = 512 * (1 + rng.below(8)) as usize;
                 rng.fill(&mut buffer[..64]);
                 let at = rng.below((span - bytes as u64) / 512) * 512;
@@ -190,7 +216,20 @@ impl Workload {
                 files[disk].write_all_at(&buffer[..bytes], at).unwrap();
             }
         });
-        Self { stop, thread }
+        Self { stop, allowed, thread }
+    }
+
+    /// Rests after so many more writes.
+    pub(crate) fn allow(&self, writes: u64) {
+        self.allowed.store(writes, Ordering::SeqCst);
+    }
+
+    /// Returns when it has made all the writes that it may.
+    pub(crate) async fn rests(&self) {
+        let mut interval = tokio::time::interval(Duration::from_millis(1));
+        while self.allowed.load(Ordering::SeqCst) > 0 {
+            interval.tick().await;
+        }
     }
 
     pub(crate) fn end(self) {
@@ -253,12 +292,7 @@ async fn a_new_incarnation_compares_everything_and_sends_little() {
     let first = machine.target.incarnation();
     agent.shut_down().await;
     drop(agent);
-    // Nobody captures these.
-    let mut lost = AlignedBuffer::zeroed(4096).unwrap();
-    for n in 0..20 {
-        rng.fill(&mut lost);
-        direct(machine.disks[n % 2].path()).write_all_at(&lost, n as u64 * 512 * 1024).unwrap();
-    }
+    machine.write_unseen(&mut rng, 20);
     let agent = machine.agent();
     agent.resume().await.unwrap();
     machine.until_closed(2).await;

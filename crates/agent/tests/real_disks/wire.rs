@@ -11,6 +11,7 @@ use landfall_repl::{
     SessionToken, SourceIdentity,
 };
 use landfall_testkit::{Rng, require, seed};
+use landfall_transport::testing::{Fault, Proxy};
 use landfall_transport::{ReceiverConfig, serve_receiver};
 use landfall_types::{Lsn, NodeId, Record};
 use std::path::Path;
@@ -146,5 +147,58 @@ async fn over_real_connections() {
     let (report, problems) = agent.report();
     assert!(problems.is_empty() && report.losses.is_empty(), "{problems:?} {report:?}");
     assert_eq!(report.durable_at_target, machine.target.durable());
+    wire.end().await;
+}
+
+/// Guards P2 and P3 over the real shells (fault F4): the connection of a comparison is cut after
+/// byte *k*, in either direction; it goes on, and the target ends up equal. `LANDFALL_CUTS=100`
+/// tries so many of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_that_is_cut_anywhere_ends_equal() {
+    if !require(&["loop", "bpf"]) {
+        return;
+    }
+    let cuts: u64 = std::env::var("LANDFALL_CUTS")
+        .map_or(3, |text| text.parse().expect("LANDFALL_CUTS is a number"));
+    let mut rng = Rng::new(seed("a catch-up that is cut"));
+    let machine = Machine::new(&mut rng);
+    let wire = Wire::serve(&machine).await;
+    let proxy = Proxy::new(wire.next_hop.parse().unwrap(), Fault::None).await;
+    let credentials = member(&wire.authority, machine.state.path(), Role::Agent);
+    let network = Arc::new(FleetNetwork::new(&credentials).unwrap());
+    let open = || {
+        let (network, settings) = (Arc::clone(&network), machine.settings());
+        Agent::open(machine.state.path(), machine.instance, settings, network).unwrap()
+    };
+    let agent = open();
+    let start = AgentStart { next_hop: proxy.address.to_string(), ..machine.start() };
+    carry_out(&agent, Order::AgentStart(start)).await.unwrap();
+    machine.until_point(Lsn::ZERO).await;
+    agent.shut_down().await;
+    drop(agent);
+    // The first round is not cut: it shows how many bytes there are to cut after.
+    let mut whole = [0, 0];
+    for round in 0..=cuts {
+        machine.write_unseen(&mut rng, 20);
+        let way = usize::from(rng.one_in(2));
+        let after = rng.below(whole[way].max(1));
+        match (round, way) {
+            (0, _) => {}
+            (_, 0) => proxy.strike(Fault::CutUp(after)),
+            (_, _) => proxy.strike(Fault::CutDown(after)),
+        }
+        let before = proxy.carried();
+        let agent = open();
+        agent.resume().await.unwrap();
+        machine.until_closed(2 + usize::try_from(round).unwrap()).await;
+        machine.until_point(machine.target.durable()).await;
+        machine.assert_equal();
+        agent.shut_down().await;
+        let carried = proxy.carried();
+        if round == 0 {
+            whole = [0, 1].map(|way| carried[way] - before[way]);
+        }
+    }
+    drop(proxy);
     wire.end().await;
 }

@@ -199,8 +199,12 @@ impl Run<'_> {
             }
         }
         self.stat.cuts += 1;
-        let medium =
-            SimMedium::with_image(self.trace.sector_bytes, image, self.trace.next_id + 1_000_000);
+        let medium = SimMedium::with_image(
+            self.trace.sector_bytes,
+            image,
+            self.trace.next_id + 1_000_000,
+            self.trace.key.clone(),
+        );
         (self.check)(&Cut { medium, promises: self.promises, step, mask });
     }
 }

@@ -2,7 +2,8 @@ use crate::dir::check_name;
 use crate::sim::fault::{Fault, FaultPlan, Faults, Kind, Rot};
 use crate::sim::image::{Atom, Child, DirId, FileId, Image, ROOT, to_usize};
 use crate::sim::trace::{Change, Op, Trace};
-use crate::{Action, DeviceError, Dir, File, range_check};
+use crate::{Action, DeviceError, Dir, File, KeyedDir, range_check};
+use landfall_crypt::{DataKey, Secret};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,17 +27,44 @@ struct State {
     faults: Faults,
     /// For what a failed sync leaves; fixed, so that runs repeat.
     random: u64,
+    /// What is written to it is sealed with this.
+    key: Option<DataKey>,
 }
 
 impl SimMedium {
-    /// An empty medium with sectors of 512 or 4096 bytes.
+    /// An empty medium with sectors of 512 or 4096 bytes. Its content is sealed (as by
+    /// [`SimMedium::sealed`]) where `LANDFALL_TEST_SEALED` is 1: every test then runs over
+    /// encrypted logs and replicas.
     #[must_use]
     pub fn new(sector_bytes: u32) -> Self {
-        Self::with_image(sector_bytes, Image::new(), 1)
+        match std::env::var("LANDFALL_TEST_SEALED") {
+            Ok(value) if value == "1" => Self::sealed(sector_bytes),
+            _ => Self::with_image(sector_bytes, Image::new(), 1, None),
+        }
     }
 
-    pub(crate) fn with_image(sector_bytes: u32, image: Image, next_id: u64) -> Self {
+    /// A medium whose root, and those of all its forks and cuts, have a data key.
+    #[must_use]
+    pub fn sealed(sector_bytes: u32) -> Self {
+        let key = DataKey::new(&Secret::take(&mut [0x5e; 32]));
+        Self::with_image(sector_bytes, Image::new(), 1, Some(key))
+    }
+
+    /// The same content, to be read with another key, or with none.
+    #[must_use]
+    pub fn with_key(&self, key: Option<DataKey>) -> Self {
+        let state = self.lock();
+        Self::with_image(state.sector_bytes, state.live.clone(), state.next_id, key)
+    }
+
+    pub(crate) fn with_image(
+        sector_bytes: u32,
+        image: Image,
+        next_id: u64,
+        key: Option<DataKey>,
+    ) -> Self {
         let trace = Trace {
+            key: key.clone(),
             sector_bytes,
             next_id,
             initial: image.clone(),
@@ -52,13 +80,19 @@ impl SimMedium {
             next_id,
             faults: Faults::default(),
             random: 1,
+            key,
         })))
     }
 
     /// The directory that holds all others.
     #[must_use]
     pub fn root(&self) -> Arc<dyn Dir> {
-        Arc::new(SimDir { medium: self.clone(), id: ROOT, poisoned: AtomicBool::new(false) })
+        let root = SimDir { medium: self.clone(), id: ROOT, poisoned: AtomicBool::new(false) };
+        let key = self.lock().key.clone();
+        match key {
+            Some(key) => KeyedDir::over(Arc::new(root), key),
+            None => Arc::new(root),
+        }
     }
 
     /// Records that the code under test has just promised something (an acknowledgement, a trim, a
@@ -79,6 +113,7 @@ impl SimMedium {
     pub fn restart_trace(&self) {
         let mut state = self.lock();
         state.trace = Trace {
+            key: state.key.clone(),
             sector_bytes: state.sector_bytes,
             next_id: state.next_id,
             initial: state.durable.clone(),
@@ -91,14 +126,19 @@ impl SimMedium {
     #[must_use]
     pub fn fork(&self) -> Self {
         let state = self.lock();
-        Self::with_image(state.sector_bytes, state.live.clone(), state.next_id)
+        Self::with_image(state.sector_bytes, state.live.clone(), state.next_id, state.key.clone())
     }
 
     /// Another medium as after a power cut that kept nothing unsynced.
     #[must_use]
     pub fn fork_durable(&self) -> Self {
         let state = self.lock();
-        Self::with_image(state.sector_bytes, state.durable.clone(), state.next_id)
+        Self::with_image(
+            state.sector_bytes,
+            state.durable.clone(),
+            state.next_id,
+            state.key.clone(),
+        )
     }
 
     /// Lets an operation fail, or none any more. Counting starts anew.

@@ -23,6 +23,7 @@ pub struct Change(pub(crate) Atom);
 /// A recorded run: where it began, and every step.
 #[derive(Clone, Debug)]
 pub struct Trace {
+    pub(crate) key: Option<landfall_crypt::DataKey>,
     pub(crate) sector_bytes: u32,
     pub(crate) next_id: u64,
     pub(crate) initial: Image,

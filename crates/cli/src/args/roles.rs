@@ -1,3 +1,4 @@
+use super::restart::RestartCommand;
 use super::values::parse_millis;
 use clap::{Args, Subcommand};
 use landfall_model::BandwidthPlan;
@@ -212,6 +213,9 @@ pub(crate) enum AgentCommand {
         #[arg(long, value_name = "FILE")]
         instance_file: PathBuf,
     },
+    /// Called by the system's shutdown and start: carries the bitmap over a restart
+    #[command(subcommand)]
+    Restart(RestartCommand),
     /// Freezes file systems for the agent
     #[command(hide = true)]
     Guard,

@@ -23,6 +23,7 @@ pub(super) async fn agent(args: AgentArgs, format: Format) -> Result<(), Failure
         (Some(AgentCommand::Probe { disks, json: _ }), _) => doctor(disks, Format::Json).await,
         (Some(AgentCommand::Status { instance_file }), _) => status(&instance_file, format),
         (Some(AgentCommand::Thaw { instance_file }), _) => thaw(&instance_file, format),
+        (Some(AgentCommand::Restart(command)), _) => super::restart::restart(&command),
         (Some(AgentCommand::Guard), _) => guard(),
         (None, Some((node, run))) => protect(node, run).await,
         (None, None) => Err(anyhow::anyhow!("--state and --instance-file are needed").into()),

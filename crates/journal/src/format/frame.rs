@@ -1,19 +1,26 @@
+use crate::cover::{Cover, extra, stored_len};
 use crate::format::codec::{Reader, Writer};
 use crate::format::{VERSION, plausible};
 use crate::limits::FRAME_RECORDS_MAX;
-use landfall_types::{Chain, Epoch, HEADER_BYTES, Incarnation, Lsn, RecordHeader};
+use landfall_types::{Chain, Epoch, HEADER_BYTES, Incarnation, LogId, Lsn, RecordHeader};
 
 const MAGIC: &[u8; 8] = b"LFLOGFRM";
 /// Bytes of a frame's header; its payload follows at once.
 pub(crate) const FRAME_HEADER_BYTES: usize = 160;
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+/// Where the CRC of the table stands: what is before is known when the table is sealed.
+const TABLE_CRC_AT: usize = 136;
+/// The flag of a frame that is sealed.
+const SEALED: u16 = 1;
 
 /// The fixed part of a frame: some records of one epoch and one incarnation, written at once.
 ///
-/// Behind it: the payloads of all records without gaps, then the table of their headers, then
-/// zeroes to the next sector.
+/// Behind it: the payloads of all records without gaps (each sealed by itself, where the log is),
+/// then the table of their headers, then zeroes to the next sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameHeader {
+    /// Payloads and table are sealed.
+    pub(crate) sealed: bool,
     pub(crate) segment: u64,
     pub(crate) salt: u64,
     /// Where it stands in the segment: a misdirected write is found out.
@@ -38,7 +45,7 @@ impl FrameHeader {
         Writer::new(&mut block)
             .bytes(MAGIC)
             .u16(VERSION)
-            .u16(0)
+            .u16(u16::from(self.sealed))
             .u32(self.records)
             .u64(self.salt)
             .u64(self.segment)
@@ -80,10 +87,11 @@ impl FrameHeader {
         }
         let mut reader = Reader::new(&block[8..]);
         let version = reader.u16();
-        let _reserved = reader.u16();
+        let flags = reader.u16();
         let records = reader.u32();
         let (found_salt, found_segment) = (reader.u64(), reader.u64());
         let header = Self {
+            sealed: flags == SEALED,
             segment: found_segment,
             salt: found_salt,
             offset: reader.u32(),
@@ -99,6 +107,7 @@ impl FrameHeader {
             table_crc: reader.u32(),
         };
         let sane = version == VERSION
+            && flags <= SEALED
             && (1..=FRAME_RECORDS_MAX).contains(&(records as usize))
             && header.first > Lsn::ZERO
             && plausible(header.first)
@@ -118,7 +127,12 @@ impl FrameHeader {
 
     /// Bytes of the table.
     pub(crate) const fn table_bytes(&self) -> usize {
-        self.records as usize * HEADER_BYTES
+        self.records as usize * HEADER_BYTES + extra(self.sealed)
+    }
+
+    /// What the seal of the table vouches for beside the table.
+    pub(crate) fn sealed_part(&self) -> [u8; TABLE_CRC_AT] {
+        *self.encode().first_chunk().expect("the header is longer")
     }
 
     /// Where the frame ends, before the padding.
@@ -133,10 +147,16 @@ impl FrameHeader {
 
     /// The record headers from the bytes of the table, when checksum, positions, lengths and chain
     /// all fit.
-    pub(crate) fn decode_table(&self, table: &[u8]) -> Option<Vec<RecordHeader>> {
-        if table.len() != self.table_bytes() || crc32c::crc32c(table) != self.table_crc {
+    pub(crate) fn decode_table(
+        &self,
+        cover: &Cover,
+        log: LogId,
+        stored: &[u8],
+    ) -> Option<Vec<RecordHeader>> {
+        if stored.len() != self.table_bytes() || crc32c::crc32c(stored) != self.table_crc {
             return None;
         }
+        let table = cover.table(log, self, stored)?;
         let mut chain = self.chain_before;
         let mut expected = self.first;
         let mut payload = 0;
@@ -145,7 +165,7 @@ impl FrameHeader {
             let header = RecordHeader::decode(raw).ok().filter(|header| header.lsn == expected)?;
             chain = chain.extend(raw);
             expected = expected.next();
-            payload += header.payload_len();
+            payload += stored_len(&header, self.sealed);
             headers.push(header);
         }
         let fits = chain == self.chain_after && payload == u64::from(self.payload_bytes);

@@ -1,3 +1,4 @@
+use crate::cover::KeyCheck;
 use crate::format::codec::{Reader, Writer, is_blank};
 use crate::format::{BLOCK_BYTES, BLOCK_CRC_AT, NotOurs, VERSION, plausible};
 use landfall_types::{Chain, Epoch, LogId, Lsn, ReplicaId};
@@ -30,6 +31,8 @@ pub(crate) struct Superblock {
     pub(crate) base_chain: Chain,
     /// Every record up to here has been durable: where one is missing, the log is corrupt.
     pub(crate) floor: Lsn,
+    /// Tells the key that the content is sealed with from others; zeroes: it is not sealed.
+    pub(crate) key_check: KeyCheck,
 }
 
 impl Superblock {
@@ -48,7 +51,8 @@ impl Superblock {
             .u64(self.first_segment)
             .lsn(self.base)
             .chain(&self.base_chain)
-            .lsn(self.floor);
+            .lsn(self.floor)
+            .bytes(&self.key_check);
         let crc = crc32c::crc32c(&block[..BLOCK_CRC_AT]);
         block[BLOCK_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         block
@@ -68,6 +72,7 @@ impl Superblock {
             base: reader.lsn(),
             base_chain: reader.chain(),
             floor: reader.lsn(),
+            key_check: reader.array(),
         };
         let sane = matches!(superblock.sector_bytes, 512 | 4096)
             && plausible(superblock.base)

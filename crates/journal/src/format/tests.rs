@@ -2,6 +2,7 @@
 //! again.
 
 use crate::Position;
+use crate::cover::Cover;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::index::{self, INDEX_HEADER_BYTES, IndexPlace};
 use crate::format::segment::{SegmentHeader, Trailer};
@@ -28,6 +29,13 @@ fn position(rng: &mut Rng) -> Position {
     }
 }
 
+/// Plain logs don't look at it.
+const NO_LOG: LogId = LogId::from_bytes([0; 16]);
+
+fn plain() -> Cover {
+    Cover::default()
+}
+
 fn epoch(rng: &mut Rng) -> Epoch {
     let parent = rng.one_in(2).then(|| EpochId::new(rng.next_u64()));
     Epoch { number: rng.next_u64(), id: EpochId::new(rng.next_u64()), parent }
@@ -46,6 +54,7 @@ fn superblock(rng: &mut Rng) -> Superblock {
         base: base.lsn,
         base_chain: base.chain,
         floor: Lsn::new(rng.next_u64() >> 1),
+        key_check: if rng.one_in(2) { [0; 16] } else { [7; 16] },
     }
 }
 
@@ -160,6 +169,7 @@ fn frame(rng: &mut Rng) -> (FrameHeader, Vec<u8>) {
         (1..=count).map(|number| record(rng, before.lsn.plus(number))).collect();
     let table: Vec<u8> = records.iter().flat_map(|record| record.header.encode()).collect();
     let header = FrameHeader {
+        sealed: false,
         segment: rng.next_u64(),
         salt: rng.next_u64(),
         offset: 512 * rng.below(1000) as u32,
@@ -187,7 +197,7 @@ fn frames_round_trip_and_belong_to_one_place() {
         let (segment, salt, offset) = (header.segment, header.salt, u64::from(header.offset));
         assert_eq!(FrameHeader::decode(&block, segment, salt, offset), Some(header));
         assert_eq!(
-            header.decode_table(&table).map(|records| records.len()),
+            header.decode_table(&plain(), NO_LOG, &table).map(|records| records.len()),
             Some(header.records as usize)
         );
         assert_eq!(FrameHeader::decode(&block, segment ^ 1, salt, offset), None);
@@ -195,16 +205,16 @@ fn frames_round_trip_and_belong_to_one_place() {
         assert_eq!(FrameHeader::decode(&block, segment, salt, offset + 512), None);
         let mut bad = table.clone();
         mutate(&mut rng, &mut bad, table.len());
-        assert!(bad == table || header.decode_table(&bad).is_none());
+        assert!(bad == table || header.decode_table(&plain(), NO_LOG, &bad).is_none());
         // Even with a checksum that fits, the chain finds it.
         let forged = FrameHeader { table_crc: crc32c::crc32c(&bad), ..header };
-        assert!(bad == table || forged.decode_table(&bad).is_none());
+        assert!(bad == table || forged.decode_table(&plain(), NO_LOG, &bad).is_none());
         let mut block = header.encode();
         mutate(&mut rng, &mut block, FRAME_HEADER_BYTES - 4);
         let crc = crc32c::crc32c(&block[..FRAME_HEADER_BYTES - 4]);
         block[FRAME_HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         if let Some(header) = FrameHeader::decode_any(&block) {
-            let _ = (header.last(), header.end(), header.decode_table(&table));
+            let _ = (header.last(), header.end(), header.decode_table(&plain(), NO_LOG, &table));
         }
     }
 }
@@ -217,10 +227,18 @@ fn indexes_round_trip_and_take_any_bytes() {
         let table = table(&mut rng);
         let place = IndexPlace { segment: rng.next_u64(), salt: rng.next_u64(), offset: 4096 };
         let base = *table.base();
-        let good = index::encode(&table, place);
-        assert_eq!(index::decode(&good, place, base).as_ref(), Some(&table));
-        assert_eq!(index::decode(&good, IndexPlace { salt: place.salt ^ 1, ..place }, base), None);
-        assert_eq!(index::decode(&good[..good.len() - 1], place, base), None);
+        let good = index::encode(&table, NO_LOG, place, None);
+        assert_eq!(index::decode(&good, &plain(), (NO_LOG, place), base).as_ref(), Some(&table));
+        assert_eq!(
+            index::decode(
+                &good,
+                &plain(),
+                (NO_LOG, IndexPlace { salt: place.salt ^ 1, ..place }),
+                base
+            ),
+            None
+        );
+        assert_eq!(index::decode(&good[..good.len() - 1], &plain(), (NO_LOG, place), base), None);
         for _ in 0..30 {
             let mut bad = good.clone();
             let limit = if rng.one_in(3) { INDEX_HEADER_BYTES } else { bad.len() };
@@ -230,7 +248,7 @@ fn indexes_round_trip_and_take_any_bytes() {
             let head_crc = crc32c::crc32c(&bad[..INDEX_HEADER_BYTES - 4]);
             bad[INDEX_HEADER_BYTES - 4..INDEX_HEADER_BYTES]
                 .copy_from_slice(&head_crc.to_le_bytes());
-            if let Some(table) = index::decode(&bad, place, base) {
+            if let Some(table) = index::decode(&bad, &plain(), (NO_LOG, place), base) {
                 use_all(&table);
             }
         }
@@ -239,7 +257,7 @@ fn indexes_round_trip_and_take_any_bytes() {
         let mut bytes = vec![0; length];
         rng.fill(&mut bytes);
         let place = IndexPlace { segment: 1, salt: 1, offset: 1 };
-        assert_eq!(index::decode(&bytes, place, position(&mut rng)), None);
+        assert_eq!(index::decode(&bytes, &plain(), (NO_LOG, place), position(&mut rng)), None);
     }
 }
 

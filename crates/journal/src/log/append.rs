@@ -43,11 +43,12 @@ impl Log {
             let (now, rest) = records.split_at(piece(&records[..count]));
             let later = controls.split_off(now.iter().filter(is_control).count());
             let mut state = self.state();
-            state.push(stamp, now, &mut controls);
+            let pushed = state.push(stamp, now, &mut controls);
             if rest.is_empty() {
                 state.set_source_position(stamp.source_position);
             }
             drop(state);
+            pushed.map_err(|error| self.poison(error))?;
             (records, controls) = (rest, later);
             self.write_behind()?;
         }
@@ -85,7 +86,11 @@ impl Log {
         if here == records.len() {
             return Ok(here);
         }
-        let empty = Cursor::new(self.sector_bytes, self.sector_bytes.into(), IndexSize::default());
+        let empty = Cursor::new(
+            self.sector_bytes,
+            self.sector_bytes.into(),
+            IndexSize::empty(self.cover.is_sealed()),
+        );
         match count_fitting(empty, records, Producers::Other, self.segment_bytes) {
             0 => Err(JournalError::TooLong {
                 lsn: records[0].header.lsn,

@@ -1,4 +1,5 @@
 use crate::bugs::{Bugs, SeededBug};
+use crate::cover::Cover;
 use crate::format::segment::SegmentHeader;
 use crate::format::superblock::Superblock;
 use crate::log::Log;
@@ -26,6 +27,7 @@ pub(super) fn create(
     const DOING: &str = "create a log";
     let claim = claim(&*dir)?;
     let sector_bytes = dir.sector_bytes();
+    let cover = Cover::of(&*dir);
     limits::segment_bytes(config.segment_bytes, sector_bytes)?;
     match recover(&*dir) {
         Err(JournalError::NotALog) => {}
@@ -67,6 +69,7 @@ pub(super) fn create(
         base: config.base,
         base_chain: config.base_chain,
         floor: config.base,
+        key_check: cover.check(config.log),
     };
     let superblock = SuperblockFile::create(&*dir, superblock)?;
     let segment = Segment::new(
@@ -77,7 +80,7 @@ pub(super) fn create(
         u64::from(sector_bytes),
         SegmentState::Open,
     );
-    let state = State::new(VecDeque::new(), segment, Vec::new(), 1, bugs);
+    let state = State::new(VecDeque::new(), segment, Vec::new(), 1, (cover, bugs));
     Ok(assemble(dir, claim, superblock, state, bugs))
 }
 
@@ -108,7 +111,7 @@ pub(super) fn open(dir: Arc<dyn Dir>, bugs: Bugs) -> Result<(Log, RecoveryReport
             Err(error) => return Err(JournalError::device("remove an unused segment")(error)),
         }
     }
-    let state = State::new(sealed, last, spares, next_slot, bugs);
+    let state = State::new(sealed, last, spares, next_slot, (Cover::of(&*dir), bugs));
     Ok((assemble(dir, claim, superblock, state, bugs), report))
 }
 
@@ -121,6 +124,7 @@ fn assemble(
 ) -> Log {
     let Superblock { log, replica, sector_bytes, segment_bytes, .. } = *superblock.current();
     Log {
+        cover: Cover::of(&*dir),
         dir,
         id: log,
         replica,

@@ -1,6 +1,7 @@
 //! How records are laid out in frames and whether they fit: the same arithmetic for planning and
 //! for doing.
 
+use crate::cover::{extra, stored_len};
 use crate::format::align_up;
 use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::format::index::IndexSize;
@@ -12,12 +13,16 @@ use landfall_types::{HEADER_BYTES, RecordHeader, RecordKind};
 struct Filling {
     offset: u64,
     payload: usize,
+    /// Bytes that payloads and table are stored in beyond their own.
+    covering: usize,
     records: usize,
 }
 
 impl Filling {
     const fn end(&self) -> u64 {
-        self.offset + (FRAME_HEADER_BYTES + self.payload + self.records * HEADER_BYTES) as u64
+        self.offset
+            + (FRAME_HEADER_BYTES + self.payload + self.covering + self.records * HEADER_BYTES)
+                as u64
     }
 }
 
@@ -71,10 +76,17 @@ impl Cursor {
             self.close_frame();
             self.index.frames += 1;
             self.index.producers += usize::from(producers == Producers::Other);
-            self.filling = Some(Filling { offset: self.end, payload: 0, records: 0 });
+            self.filling = Some(Filling {
+                offset: self.end,
+                payload: 0,
+                covering: extra(self.index.sealed),
+                records: 0,
+            });
         }
         let frame = self.filling.as_mut().expect("one was just made");
         frame.payload += length;
+        frame.covering +=
+            usize::try_from(stored_len(header, self.index.sealed)).unwrap_or(usize::MAX) - length;
         frame.records += 1;
         if joins { Place::Same } else { Place::NewFrame(frame.offset) }
     }

@@ -1,10 +1,11 @@
+use crate::cover::Use;
 use crate::log::Log;
 use crate::log::state::State;
-use crate::recovery::scan::record_intact;
 use crate::table::Table;
 use crate::{Entry, JournalError, LogBatch, Stamp};
 use bytes::Bytes;
 use landfall_types::{Chain, HEADER_BYTES, Lsn, Record};
+use std::sync::Arc;
 
 /// Some frames that are read at once.
 struct Span {
@@ -47,31 +48,30 @@ impl Log {
     }
 
     pub(super) fn read_payload(&self, entry: &Entry) -> Result<Bytes, JournalError> {
-        let length = index(entry.header.payload_len());
+        let length = index(self.cover.stored_len(&entry.header));
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = self.read_bytes(entry, length)?;
-        if record_intact(&entry.header, &bytes) {
-            return Ok(bytes);
-        }
-        Err(self.unreadable(entry))
+        let (bytes, place) = self.read_bytes(entry, length)?;
+        let payload = self.cover.payload(&place, &entry.header, bytes);
+        payload.ok_or_else(|| self.unreadable(entry))
     }
 
-    /// Bytes of one segment, from memory where they are not written yet.
-    fn read_bytes(&self, entry: &Entry, length: usize) -> Result<Bytes, JournalError> {
+    /// Bytes of one segment as they are stored, from memory where they are not written yet.
+    fn read_bytes(&self, entry: &Entry, length: usize) -> Result<(Bytes, Use), JournalError> {
         let (sequence, offset) = (entry.location.segment, u64::from(entry.location.offset));
         let state = self.state();
-        let Some(file) = state.file(sequence).cloned() else {
+        let Some((file, header)) = state.segment(sequence) else {
             return Err(trimmed(entry, &state));
         };
+        let (file, place) = (Arc::clone(file), Use::of(header));
         if let Some(bytes) = state.unwritten(sequence, offset, length) {
-            return Ok(Bytes::copy_from_slice(bytes));
+            return Ok((Bytes::copy_from_slice(bytes), place));
         }
         drop(state);
         let mut buf = vec![0; length];
         file.read_at(offset, &mut buf).map_err(JournalError::device("read a record"))?;
-        Ok(Bytes::from(buf))
+        Ok((Bytes::from(buf), place))
     }
 
     /// What was read is not what was written: rot, or the segment was trimmed meanwhile and its
@@ -92,22 +92,25 @@ impl Log {
         let Some(span) = self.span(from, bytes_max)? else { return Ok(None) };
         let mut records = Vec::with_capacity(span.entries.len());
         // Payloads of one frame lie one behind the other: one read each.
-        for run in span.entries.chunk_by(adjoins) {
-            let total: u64 = run.iter().map(|entry| entry.header.payload_len()).sum();
-            let mut bytes = match total {
-                0 => Bytes::new(),
-                _ => self.read_bytes(&run[0], index(total))?,
-            };
+        for run in span.entries.chunk_by(|entry, next| self.adjoins(entry, next)) {
+            let total: u64 = run.iter().map(|entry| self.cover.stored_len(&entry.header)).sum();
+            let (mut bytes, place) = self.read_bytes(&run[0], index(total))?;
             for entry in run {
-                let payload = bytes.split_to(index(entry.header.payload_len()));
-                if !record_intact(&entry.header, &payload) {
-                    return Err(self.unreadable(entry));
-                }
+                let stored = bytes.split_to(index(self.cover.stored_len(&entry.header)));
+                let payload = self.cover.payload(&place, &entry.header, stored);
+                let payload = payload.ok_or_else(|| self.unreadable(entry))?;
                 records.push(Record { header: entry.header, payload });
             }
         }
         let Span { stamp, chain_before, .. } = span;
         Ok(Some(LogBatch { stamp, chain_before, records }))
+    }
+
+    /// Whether the payload of `next` begins where the one of `entry` ends.
+    fn adjoins(&self, entry: &Entry, next: &Entry) -> bool {
+        entry.location.segment == next.location.segment
+            && u64::from(entry.location.offset) + self.cover.stored_len(&entry.header)
+                == u64::from(next.location.offset)
     }
 
     /// Which records a batch holds.
@@ -158,13 +161,6 @@ fn span_in(table: &Table, sequence: u64, from: Lsn, durable: Lsn, bytes_max: usi
     let stamp = Stamp { epoch: producer.epoch, incarnation: producer.incarnation, source_position };
     let before = table.position_at(from.prev()).map_or(table.base().chain, |p| p.chain);
     Span { entries, stamp, chain_before: before }
-}
-
-/// Whether the payload of `next` begins where the one of `entry` ends.
-fn adjoins(entry: &Entry, next: &Entry) -> bool {
-    entry.location.segment == next.location.segment
-        && u64::from(entry.location.offset) + entry.header.payload_len()
-            == u64::from(next.location.offset)
 }
 
 fn trimmed(entry: &Entry, state: &State) -> JournalError {

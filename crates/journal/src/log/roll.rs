@@ -35,7 +35,9 @@ impl Log {
         if was == SegmentState::Open {
             self.seal_last()?;
         }
-        let cut = (was == SegmentState::Torn).then(|| Sealing::of(self.state().last()));
+        let cut =
+            (was == SegmentState::Torn).then(|| Sealing::of(self.state().last(), &self.cover));
+        let cut = cut.transpose()?;
         self.begin_segment(base)?;
         if let Some(cut) = cut {
             // Only now: the index lies where the torn tail was, and until the new header is durable
@@ -46,7 +48,7 @@ impl Log {
     }
 
     fn seal_last(&self) -> Result<(), JournalError> {
-        let sealing = Sealing::of(self.state().last());
+        let sealing = Sealing::of(self.state().last(), &self.cover)?;
         write_index(&sealing, self.segment_bytes).map_err(|error| self.poison(error))?;
         self.state().last_mut().state = SegmentState::Sealed;
         Ok(())

@@ -1,5 +1,6 @@
 //! Segments that are full: their record tables stay on disk, and are read when someone asks.
 
+use crate::cover::Cover;
 use crate::format::segment::SegmentHeader;
 use crate::log::Log;
 use crate::log::segment::Segment;
@@ -39,15 +40,15 @@ impl Sealed {
 
     /// The table from the index, or, where that is lost, from the frames. Either must lead to where
     /// the next segment begins.
-    fn load(&self) -> Result<Table, JournalError> {
+    fn load(&self, cover: &Cover) -> Result<Table, JournalError> {
         let fail = || JournalError::device("read a sealed segment");
         let joins =
             |table: &Table| table.tail_lsn() == self.tail.lsn && table.chain() == self.tail.chain;
-        let indexed = load_index(&*self.file, &self.header).map_err(fail())?;
+        let indexed = load_index(&*self.file, cover, &self.header).map_err(fail())?;
         if let Some((table, _)) = indexed.filter(|(table, _)| joins(table)) {
             return Ok(table);
         }
-        let mut window = scan::Window::new(&*self.file).map_err(fail())?;
+        let mut window = scan::Window::new(&*self.file, cover).map_err(fail())?;
         let found = scan::frames(&mut window, &self.header, self.tail.lsn).map_err(fail())?;
         let reached = found.tail(&self.header).0;
         match scan::table(&mut window, &self.header, &found).map_err(fail())? {
@@ -120,7 +121,7 @@ impl Log {
             return Ok(Some(look(&table, sequence)));
         }
         drop(state);
-        let table = match sealed.load() {
+        let table = match sealed.load(&self.cover) {
             Ok(table) => Arc::new(table),
             Err(error) => return Err(self.unless_trimmed(lsn, sequence, error)),
         };

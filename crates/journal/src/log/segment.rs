@@ -1,4 +1,5 @@
 use crate::JournalError;
+use crate::cover::Cover;
 use crate::format::index::{self, IndexPlace, IndexSize};
 use crate::format::segment::{SegmentHeader, Trailer};
 use crate::format::{BLOCK_BYTES, align_up};
@@ -57,13 +58,14 @@ impl Segment {
     }
 
     /// What its index would hold now.
-    pub(crate) fn index_size(&self) -> IndexSize {
+    pub(crate) fn index_size(&self, sealed: bool) -> IndexSize {
         IndexSize {
             records: self.table.len(),
             frames: self.table.frames().len(),
             producers: self.table.producers().len(),
             controls: self.table.controls().len(),
             control_bytes: self.table.controls().iter().map(|(_, c)| c.encode().len()).sum(),
+            sealed,
         }
     }
 }
@@ -86,18 +88,18 @@ pub(crate) struct Sealing {
 }
 
 impl Sealing {
-    pub(crate) fn of(segment: &Segment) -> Self {
+    pub(crate) fn of(segment: &Segment, cover: &Cover) -> Result<Self, JournalError> {
         let place = IndexPlace {
             segment: segment.header.sequence,
             salt: segment.header.salt,
             offset: index_u32(usize::try_from(segment.end).unwrap_or(usize::MAX)),
         };
-        Self {
+        Ok(Self {
             file: Arc::clone(&segment.file),
             header: segment.header,
-            bytes: index::encode(&segment.table, place),
+            bytes: index::encode(&segment.table, segment.header.log, place, cover.batch()?),
             offset: segment.end,
-        }
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the lock of a log protects, and the changes that need no I/O.
 
 use crate::bugs::{Bugs, SeededBug};
+use crate::cover::{Cover, Covering as _, Use};
 use crate::format::align_up;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use crate::format::segment::SegmentHeader;
 use crate::limits::{FRAME_PAYLOAD_MAX, FRAME_RECORDS_MAX};
 use crate::log::backlog::Frame;
 use crate::log::cursor::{Cursor, Place, Producers};
@@ -11,6 +13,7 @@ use crate::log::segment::{Segment, SegmentState};
 use crate::table::{Producer, index_u32};
 use crate::{JournalError, Position, Stamp};
 use landfall_blockdev::{ALIGN_BYTES, AlignedBuf, File};
+use landfall_crypt::Batch;
 use landfall_types::{Chain, Control, HEADER_BYTES, Lsn, Record};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub(crate) struct OpenFrame {
     first_record: usize,
     chain_before: Chain,
     producer: Producer,
+    /// What seals it, where the log is sealed.
+    batch: Option<Batch>,
 }
 
 /// All that changes in a log.
@@ -62,6 +67,7 @@ pub(crate) struct State {
     pub(crate) next_slot: u32,
     pool: Vec<AlignedBuf>,
     pool_bytes: usize,
+    cover: Cover,
     bugs: Bugs,
 }
 
@@ -71,10 +77,10 @@ impl State {
         last: Segment,
         spares: Vec<String>,
         next_slot: u32,
-        bugs: Bugs,
+        (cover, bugs): (Cover, Bugs),
     ) -> Self {
         let durable = last.table.tail();
-        let cursor = cursor_for(&last);
+        let cursor = cursor_for(&last, &cover);
         Self {
             sealed,
             last,
@@ -93,6 +99,7 @@ impl State {
             next_slot,
             pool: Vec::new(),
             pool_bytes: 0,
+            cover,
             bugs,
         }
     }
@@ -119,12 +126,17 @@ impl State {
 
     /// The file of a kept segment.
     pub(crate) fn file(&self, sequence: u64) -> Option<&Arc<dyn File>> {
+        self.segment(sequence).map(|(file, _)| file)
+    }
+
+    /// File and header of a kept segment.
+    pub(crate) fn segment(&self, sequence: u64) -> Option<(&Arc<dyn File>, &SegmentHeader)> {
         if sequence == self.last.header.sequence {
-            return Some(&self.last.file);
+            return Some((&self.last.file, &self.last.header));
         }
         let first = self.sealed.front()?.header.sequence;
         let number = usize::try_from(sequence.checked_sub(first)?).ok()?;
-        self.sealed.get(number).map(|segment| &segment.file)
+        self.sealed.get(number).map(|segment| (&segment.file, &segment.header))
     }
 
     /// How many of the records fit into the last segment, from the first on.
@@ -143,8 +155,14 @@ impl State {
         }
     }
 
-    /// Takes records that were checked and fit.
-    pub(crate) fn push(&mut self, stamp: &Stamp, records: &[Record], controls: &mut Vec<Control>) {
+    /// Takes records that were checked and fit. After an error the log can't go on: some of them
+    /// may have been taken.
+    pub(crate) fn push(
+        &mut self,
+        stamp: &Stamp,
+        records: &[Record],
+        controls: &mut Vec<Control>,
+    ) -> Result<(), JournalError> {
         controls.reverse();
         for (number, record) in records.iter().enumerate() {
             let producers = self.producers(stamp);
@@ -152,12 +170,13 @@ impl State {
                 Place::Same => {}
                 Place::NewFrame(offset) => {
                     self.complete_frame();
-                    self.begin_frame(offset, stamp, &records[number..]);
+                    self.begin_frame(offset, stamp, &records[number..])?;
                 }
             }
             self.push_one(record, controls);
         }
         controls.reverse();
+        Ok(())
     }
 
     /// All records of an append are in: the producer's new position holds.
@@ -165,7 +184,13 @@ impl State {
         self.last_mut().table.set_source_position(source_position);
     }
 
-    fn begin_frame(&mut self, offset: u64, stamp: &Stamp, records: &[Record]) {
+    fn begin_frame(
+        &mut self,
+        offset: u64,
+        stamp: &Stamp,
+        records: &[Record],
+    ) -> Result<(), JournalError> {
+        let batch = self.cover.batch()?;
         let mut bytes = match self.pool.pop() {
             Some(bytes) => {
                 self.pool_bytes -= bytes.capacity();
@@ -184,17 +209,20 @@ impl State {
         let same = before.epoch.is(&stamp.epoch) && before.incarnation == stamp.incarnation;
         let source_position = if same { before.source_position } else { 0 };
         table.begin_frame(offset_u32(offset), producer, source_position);
-        self.open = Some(OpenFrame { offset, bytes, first_record, chain_before, producer });
+        self.open = Some(OpenFrame { offset, bytes, first_record, chain_before, producer, batch });
         self.pending_bytes += FRAME_HEADER_BYTES as u64;
+        Ok(())
     }
 
     fn push_one(&mut self, record: &Record, controls: &mut Vec<Control>) {
         let frame = self.open.as_mut().expect("the cursor began a frame");
         let at = frame.bytes.len();
-        frame.bytes.set_len(at + record.payload.len());
-        frame.bytes[at..].copy_from_slice(&record.payload);
+        let stored = usize::try_from(self.cover.stored_len(&record.header)).unwrap_or(usize::MAX);
+        frame.bytes.set_len(at + stored);
+        let place = Use::of(&self.last.header);
+        frame.batch.put_record(&place, &record.header, &record.payload, &mut frame.bytes[at..]);
         let payload_at = offset_u32(frame.offset + at as u64);
-        self.pending_bytes += (record.payload.len() + HEADER_BYTES) as u64;
+        self.pending_bytes += (stored + HEADER_BYTES) as u64;
         let table = &mut self.last_mut().table;
         table.push(&record.header, payload_at);
         if record.header.kind == landfall_types::RecordKind::Control {
@@ -205,11 +233,8 @@ impl State {
 
     /// The open frame gets its table and header, and waits for the next flush.
     pub(crate) fn complete_frame(&mut self) {
-        let Some(OpenFrame { offset, mut bytes, first_record, chain_before, producer }) =
-            self.open.take()
-        else {
-            return;
-        };
+        let Some(open) = self.open.take() else { return };
+        let OpenFrame { offset, mut bytes, first_record, chain_before, producer, mut batch } = open;
         let proven = !self.bugs.has(SeededBug::NoFloor);
         let floor = if proven { self.durable.lsn } else { Lsn::ZERO };
         let segment = self.last();
@@ -217,22 +242,24 @@ impl State {
         let (count, payload) =
             (segment.table.len() - first_record, bytes.len() - FRAME_HEADER_BYTES);
         let table_at = bytes.len();
-        let end = table_at + count * HEADER_BYTES;
+        let end = table_at + count * HEADER_BYTES + batch.extra();
+        let plain = table_at + batch.head()..end - (batch.extra() - batch.head());
         let padded = align_up(end as u64, segment.header.sector_bytes);
         bytes.set_len(usize::try_from(padded).expect("a frame fits into memory"));
         let first = segment.table.base().lsn.plus(first_record as u64 + 1);
         let slots = segment.table.slots()[first_record..].iter().enumerate();
-        for (chunk, (number, slot)) in bytes[table_at..end].chunks_mut(HEADER_BYTES).zip(slots) {
+        for (chunk, (number, slot)) in bytes[plain].chunks_mut(HEADER_BYTES).zip(slots) {
             chunk.copy_from_slice(&slot.header(first.plus(number as u64)).encode());
         }
         bytes[end..].fill(0);
-        let header = FrameHeader {
+        let mut header = FrameHeader {
+            sealed: batch.is_some(),
             segment: segment.header.sequence,
             salt: segment.header.salt,
             offset: offset_u32(offset),
             records: index_u32(count),
             payload_bytes: index_u32(payload),
-            table_crc: crc32c::crc32c(&bytes[table_at..end]),
+            table_crc: 0,
             first,
             floor,
             epoch: producer.epoch,
@@ -241,10 +268,12 @@ impl State {
             chain_before,
             chain_after: position.chain,
         };
+        batch.cover_table(segment.header.log, &header, &mut bytes[table_at..end]);
+        header.table_crc = crc32c::crc32c(&bytes[table_at..end]);
         bytes[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         self.cursor.close_frame();
-        // What was counted record by record had no padding.
-        self.pending_bytes += padded - end as u64;
+        // What was counted record by record had no padding, and the table was not covered.
+        self.pending_bytes += padded - end as u64 + batch.extra() as u64;
         self.last_mut().end = offset + padded;
         self.pending.push_back(Arc::new(Frame::new(offset, bytes, position)));
     }
@@ -292,7 +321,7 @@ impl State {
     pub(crate) fn push_segment(&mut self, segment: Segment) {
         debug_assert!(self.open.is_none() && self.pending.is_empty());
         self.syncs = 0;
-        self.cursor = cursor_for(&segment);
+        self.cursor = cursor_for(&segment, &self.cover);
         let (sealed, table) = Sealed::of(std::mem::replace(&mut self.last, segment));
         // Senders and followers are about here.
         let sequence = sealed.header.sequence;
@@ -332,8 +361,9 @@ pub(crate) fn count_fitting(
     records.len()
 }
 
-fn cursor_for(segment: &Segment) -> Cursor {
-    Cursor::new(segment.header.sector_bytes, segment.end, segment.index_size())
+fn cursor_for(segment: &Segment, cover: &Cover) -> Cursor {
+    let index = segment.index_size(cover.is_sealed());
+    Cursor::new(segment.header.sector_bytes, segment.end, index)
 }
 
 /// An offset within a segment: at most 2^30.

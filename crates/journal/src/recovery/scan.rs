@@ -1,11 +1,13 @@
 //! Reads the frames of a segment one after the other.
 
+use crate::cover::{Cover, Use};
 use crate::format::align_up;
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::format::segment::SegmentHeader;
 use crate::table::{Producer, Table, index_u32};
 use landfall_blockdev::{ALIGN_BYTES, AlignedBuf, DeviceError, File};
 use landfall_types::{Chain, Control, Lsn, RecordHeader, RecordKind};
+use std::borrow::Cow;
 
 /// How much is read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -14,14 +16,21 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// medium holds and not what the kernel remembers of a write that failed (fault F3).
 pub(crate) struct Window<'a> {
     file: &'a dyn File,
+    pub(crate) cover: Cover,
     length: u64,
     start: u64,
     buf: AlignedBuf,
 }
 
 impl<'a> Window<'a> {
-    pub(crate) fn new(file: &'a dyn File) -> Result<Self, DeviceError> {
-        Ok(Self { file, length: file.len()?, start: 0, buf: AlignedBuf::zeroed(0) })
+    pub(crate) fn new(file: &'a dyn File, cover: &Cover) -> Result<Self, DeviceError> {
+        Ok(Self {
+            file,
+            cover: cover.clone(),
+            length: file.len()?,
+            start: 0,
+            buf: AlignedBuf::zeroed(0),
+        })
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -47,6 +56,21 @@ impl<'a> Window<'a> {
         let from = usize::try_from(offset - self.start).unwrap_or(0);
         let to = usize::try_from(end - self.start).unwrap_or(0);
         Ok(&self.buf[from..to])
+    }
+}
+
+impl Window<'_> {
+    /// The payload at `offset`; `None` where it is not what was written.
+    pub(crate) fn payload(
+        &mut self,
+        segment: &SegmentHeader,
+        record: &RecordHeader,
+        offset: u64,
+    ) -> Result<Option<Cow<'_, [u8]>>, DeviceError> {
+        let cover = self.cover.clone();
+        let length = usize::try_from(cover.stored_len(record)).unwrap_or(usize::MAX);
+        let stored = self.get(offset, length)?;
+        Ok(cover.content(&Use::of(segment), record, stored))
     }
 }
 
@@ -93,11 +117,21 @@ pub(crate) fn frames(
         if !continues {
             return Ok(scan);
         }
+        let cover = window.cover.clone();
         let table = window.get(header.table_offset(), header.table_bytes())?;
-        let Some(records) = header.decode_table(table) else { return Ok(scan) };
+        let records = header.decode_table(&cover, segment.log, table);
+        let Some(records) = records else { return Ok(scan) };
         scan.end = align_up(header.end(), segment.sector_bytes);
         scan.frames.push(FrameFound { header, records });
     }
+}
+
+/// Whether the segment has a first frame, by its header alone: the key may be another one.
+pub(crate) fn begins(
+    window: &mut Window<'_>,
+    segment: &SegmentHeader,
+) -> Result<bool, DeviceError> {
+    Ok(frame_at(window, segment, segment.sector_bytes.into())?.is_some())
 }
 
 fn frame_at(
@@ -141,12 +175,13 @@ pub(crate) fn beyond(
 /// is found when they are read.
 pub(crate) fn drop_torn(
     window: &mut Window<'_>,
+    segment: &SegmentHeader,
     scan: &mut Scan,
     floor: Lsn,
 ) -> Result<(), DeviceError> {
     for number in 0..scan.frames.len() {
         let frame = &scan.frames[number];
-        if frame.header.last() > floor && !payload_intact(window, frame)? {
+        if frame.header.last() > floor && !payload_intact(window, segment, frame)? {
             scan.end = u64::from(frame.header.offset);
             scan.frames.truncate(number);
             return Ok(());
@@ -158,15 +193,15 @@ pub(crate) fn drop_torn(
 /// Checks every payload of a frame.
 pub(crate) fn payload_intact(
     window: &mut Window<'_>,
+    segment: &SegmentHeader,
     frame: &FrameFound,
 ) -> Result<bool, DeviceError> {
     let mut at = frame.header.payload_offset();
     for record in &frame.records {
-        let length = usize::try_from(record.payload_len()).unwrap_or(usize::MAX);
-        if !record_intact(record, window.get(at, length)?) {
+        if window.payload(segment, record, at)?.is_none() {
             return Ok(false);
         }
-        at += length as u64;
+        at += window.cover.stored_len(record);
     }
     Ok(true)
 }
@@ -191,15 +226,13 @@ pub(crate) fn table(
         for record in &frame.records {
             table.push(record, index_u32(usize::try_from(at).unwrap_or(usize::MAX)));
             if record.kind == RecordKind::Control {
-                let length = usize::try_from(record.length).unwrap_or(usize::MAX);
-                let payload = window.get(at, length)?;
-                let intact = record_intact(record, payload);
-                match Control::decode(payload) {
-                    Ok(control) if intact => table.push_control(record.lsn, control),
+                let payload = window.payload(segment, record, at)?;
+                match payload.map(|payload| Control::decode(&payload)) {
+                    Some(Ok(control)) => table.push_control(record.lsn, control),
                     _ => return Ok(Err(record.lsn)),
                 }
             }
-            at += record.payload_len();
+            at += window.cover.stored_len(record);
         }
     }
     Ok(Ok(table))

@@ -10,3 +10,4 @@ mod faults;
 mod model;
 mod rot;
 mod salvage;
+mod sealed;

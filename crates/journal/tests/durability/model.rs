@@ -90,6 +90,11 @@ impl World {
         }
     }
 
+    /// With everything sealed.
+    pub(crate) fn sealed(seed: u64, bug: Option<SeededBug>) -> Self {
+        Self { medium: SimMedium::sealed(SECTOR_BYTES), ..Self::new(seed, bug) }
+    }
+
     /// On a disk with other sectors.
     pub(crate) fn with_sectors(seed: u64, sector_bytes: u32) -> Self {
         Self { medium: SimMedium::new(sector_bytes), ..Self::new(seed, None) }

@@ -12,7 +12,10 @@ const SECTOR: u64 = 512;
 /// Each sector of each file rots, in each way, on a log whose last group but one is durable beyond
 /// doubt.
 pub(crate) fn every_sector(steps: &[Step], bug: Option<SeededBug>) -> [u32; 3] {
-    let mut world = World::new(21, bug);
+    rot_everywhere(World::new(21, bug), steps)
+}
+
+pub(crate) fn rot_everywhere(mut world: World, steps: &[Step]) -> [u32; 3] {
     world.create().expect("create");
     for step in steps {
         world.step(*step).expect("step");

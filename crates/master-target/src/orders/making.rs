@@ -84,6 +84,7 @@ impl Target {
             old_content: if first_copy { OldContent::Expendable } else { OldContent::Kept },
             retention: create.retention,
             segment_bytes: self.options.segment_bytes,
+            encryption: None,
         })
     }
 

@@ -1,13 +1,14 @@
 //! A TCP proxy between sender and receiver that does what networks do (fault F4).
 
+use super::memory::lock;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the first connection suffers; later ones are left alone.
+/// What one connection suffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Nothing.
@@ -18,7 +19,7 @@ pub enum Fault {
     CutDown(u64),
 }
 
-/// See the module.
+/// See the module. Dropped, it cuts all of its connections.
 pub struct Proxy {
     /// Where to connect to.
     pub address: SocketAddr,
@@ -26,6 +27,7 @@ pub struct Proxy {
     pub bytes: Arc<[AtomicU64; 2]>,
     /// While true, connections that exist swallow everything and say nothing.
     pub black_hole: watch::Sender<bool>,
+    next: Arc<Mutex<Fault>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -36,7 +38,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Carries connections to `to`.
+    /// Carries connections to `to`; the first one suffers `fault`, later ones are left alone.
     ///
     /// # Panics
     /// When there is no free port.
@@ -46,14 +48,28 @@ impl Proxy {
         let bytes = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let black_hole = watch::Sender::new(false);
         let (counters, hole) = (Arc::clone(&bytes), black_hole.subscribe());
+        let next = Arc::new(Mutex::new(fault));
+        let faults = Arc::clone(&next);
         let task = tokio::spawn(async move {
-            let mut fault = fault;
+            // Dropped with the proxy: then all of its connections are cut.
+            let mut carried = tokio::task::JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
-                let fault = std::mem::replace(&mut fault, Fault::None);
-                tokio::spawn(carry(near, to, fault, Arc::clone(&counters), hole.clone()));
+                let fault = std::mem::replace(&mut *lock(&faults), Fault::None);
+                carried.spawn(carry(near, to, fault, Arc::clone(&counters), hole.clone()));
             }
         });
-        Self { address, bytes, black_hole, task }
+        Self { address, bytes, black_hole, next, task }
+    }
+
+    /// The next connection suffers this.
+    pub fn strike(&self, fault: Fault) {
+        *lock(&self.next) = fault;
+    }
+
+    /// Bytes carried so far: from the sender, to the sender.
+    #[must_use]
+    pub fn carried(&self) -> [u64; 2] {
+        [0, 1].map(|way| self.bytes[way].load(Ordering::Relaxed))
     }
 }
 

@@ -1,7 +1,7 @@
 use crate::body::Role;
 use crate::error::{FoldError, PointError, StorageError};
 use landfall_journal::JournalError;
-use landfall_types::{Class, Epoch, LineageError, Lsn};
+use landfall_types::{Class, DiskIndex, Epoch, LineageError, Lsn};
 
 /// Changing what a replica or branch is.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,9 @@ pub enum RoleError {
         /// The log's end.
         found: Lsn,
     },
+    /// Only Landfall can read the image: it is sealed.
+    #[error("the image of disk {0} is encrypted: it can't be handed over as a disk")]
+    Encrypted(DiskIndex),
     /// The image could not be folded or put back.
     #[error("the image can't be changed")]
     Fold(#[source] Box<FoldError>),
@@ -96,6 +99,7 @@ impl RoleError {
             | Self::NotCommitted
             | Self::Demoted { .. }
             | Self::OtherPosition { .. } => "wrong-state",
+            Self::Encrypted(_) => "not-supported",
             Self::Fold(source) => source.code(),
         }
     }

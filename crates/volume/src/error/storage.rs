@@ -1,4 +1,5 @@
 use landfall_blockdev::DeviceError;
+use landfall_crypt::KeyError;
 use landfall_journal::JournalError;
 use landfall_types::{Class, DiskIndex, ReplicaId};
 
@@ -85,12 +86,32 @@ pub enum StorageError {
     /// A part of a log's index is damaged, and could not be made again.
     #[error("the index of a log is damaged, and can't be made again")]
     Index(#[source] landfall_index::Damaged),
+    /// The replica is encrypted, and its key can't be had.
+    #[error("the replica is encrypted, and its key can't be had")]
+    Key(#[from] KeyError),
+    /// An image that can't be encrypted.
+    #[error("{image} can't be an image of an encrypted replica: only raw files can be encrypted")]
+    NotSealable {
+        /// Path of the image.
+        image: String,
+    },
+    /// The replica is not encrypted.
+    #[error("the replica is not encrypted")]
+    NotEncrypted,
     /// The images were handed over to the machine.
     #[error("the images were handed over to the machine")]
     Released,
 }
 
 impl StorageError {
+    /// For reading a disk's image: blocks that are not what was sealed have rotted.
+    pub(crate) fn image(disk: DiskIndex) -> impl FnOnce(DeviceError) -> Self {
+        move |source| match source {
+            DeviceError::Unauthentic { offset, .. } => Self::Rot { disk, offset },
+            source => Self::Device { doing: "read image", source },
+        }
+    }
+
     pub(crate) const fn device(doing: &'static str) -> impl FnOnce(DeviceError) -> Self {
         move |source| Self::Device { doing, source }
     }
@@ -101,6 +122,7 @@ impl StorageError {
         match self {
             Self::Device { source, .. } => source.class(),
             Self::Journal(source) => source.class(),
+            Self::Key(source) => source.class(),
             Self::Superblock
             | Self::Manifest
             | Self::UndoDamaged
@@ -115,6 +137,8 @@ impl StorageError {
             | Self::Exists(_)
             | Self::UnknownReplica(_)
             | Self::ImageMismatch { .. }
+            | Self::NotSealable { .. }
+            | Self::NotEncrypted
             | Self::Released => Class::Permanent,
             Self::Encode => Class::Bug,
         }
@@ -131,6 +155,10 @@ impl StorageError {
                 ..
             } => "disk-unusable",
             Self::ImageMismatch { .. } => "disk-mismatch",
+            Self::NotSealable { .. } | Self::NotEncrypted => "not-supported",
+            Self::Key(error) if error.is_wrong() => "key-wrong",
+            Self::Journal(JournalError::WrongKey) => "key-wrong",
+            Self::Key(_) | Self::Journal(JournalError::KeyMissing) => "key-missing",
             _ => match self.class() {
                 Class::Corrupt => "corrupt",
                 Class::Fenced => "fenced",

@@ -1,5 +1,6 @@
 //! Writing runs, merging them, making damaged ones again.
 
+use super::cover::PageCover;
 use super::log_index::{LogIndex, item};
 use super::run_file::{RunFile, Source};
 use super::tail::{Tail, written};
@@ -78,7 +79,9 @@ impl LogIndex {
         let new = format!("{NEW_PREFIX}{name}");
         let dir = self.dir()?;
         let file = dir.create(&new).map_err(device())?;
-        let footer = match fill(&*file, sources, identity, written_bytes, self.floor.get(), stop) {
+        let cover = PageCover::of(&*dir, &new);
+        let to = (&*file, &cover);
+        let footer = match fill(to, sources, identity, written_bytes, self.floor.get(), stop) {
             Ok(Some(footer)) => footer,
             other => {
                 // Left behind it would only take room until the next opening.
@@ -88,7 +91,7 @@ impl LogIndex {
         };
         let name = format!("{RUN_PREFIX}{name}");
         dir.rename(&new, &name).map_err(device())?;
-        Ok(Some(Arc::new(RunFile::new(name, file, footer, &self.pool))))
+        Ok(Some(Arc::new(RunFile::new(name, file, cover, footer, &self.pool))))
     }
 
     /// One merge, if there is one to be done; before, drops runs that the image has. True when
@@ -227,7 +230,7 @@ impl LogIndex {
 
 /// Pages of merged sources, then sync. None when it was stopped.
 fn fill<S: landfall_index::Source<Error = StorageError>>(
-    file: &dyn File,
+    (file, cover): (&dyn File, &PageCover),
     sources: impl IntoIterator<Item = S>,
     identity: RunIdentity,
     written_bytes: u64,
@@ -238,7 +241,16 @@ fn fill<S: landfall_index::Source<Error = StorageError>>(
     let mut merge = Merge::new(sources, floor)?;
     let mut builder = RunBuilder::new(identity);
     let mut out = Vec::with_capacity(WRITE_BYTES + PAGE_BYTES);
-    let mut at = 0;
+    let mut batch = cover.batch()?;
+    let mut pages = 0;
+    let mut write = |out: &mut Vec<u8>| {
+        let first = pages;
+        pages += out.len() / PAGE_BYTES;
+        cover.cover(&mut batch, first, out);
+        let written = file.write_at((first * cover.stored_bytes()) as u64, out);
+        out.clear();
+        written.map_err(device())
+    };
     let mut count = 0;
     while let Some(piece) = merge.next_piece()? {
         builder.push(piece, &mut out)?;
@@ -247,13 +259,11 @@ fn fill<S: landfall_index::Source<Error = StorageError>>(
             return Ok(None);
         }
         if out.len() >= WRITE_BYTES {
-            file.write_at(at, &out).map_err(device())?;
-            at += out.len() as u64;
-            out.clear();
+            write(&mut out)?;
         }
     }
     let footer = builder.finish(written_bytes, &mut out);
-    file.write_at(at, &out).map_err(device())?;
+    write(&mut out)?;
     file.sync_data().map_err(device())?;
     Ok(Some(footer))
 }

@@ -1,7 +1,8 @@
 use super::IndexPool;
+use super::cover::PageCover;
 use crate::error::StorageError;
 use landfall_blockdev::{AlignedBuf, Dir, File};
-use landfall_index::{Damaged, Footer, Key, MemoryRun, PAGE_BYTES, Page, Pages, Piece, Run};
+use landfall_index::{Damaged, Footer, Key, MemoryRun, Page, Pages, Piece, Run};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ struct CachedPages {
     id: u64,
     footer: Footer,
     file: Arc<dyn File>,
+    cover: PageCover,
     pool: Arc<IndexPool>,
     /// A page was not what was written.
     damaged: AtomicBool,
@@ -34,7 +36,7 @@ impl Pages for CachedPages {
         if let Some(page) = self.pool.page(self.id, number) {
             return Ok(page);
         }
-        let mut pages = read_pages(&*self.file, &self.footer, number, 1)
+        let mut pages = read_pages(&*self.file, &self.cover, &self.footer, number, 1)
             .inspect_err(|_| self.damaged.store(true, Ordering::Release))?;
         let page = pages.pop().ok_or(Damaged { page: number, what: "its end" })?;
         self.pool.keep_page(self.id, number, Arc::clone(&page));
@@ -44,14 +46,18 @@ impl Pages for CachedPages {
 
 fn read_pages(
     file: &dyn File,
+    cover: &PageCover,
     footer: &Footer,
     first: u32,
     count: u32,
 ) -> Result<Vec<Arc<Page>>, StorageError> {
-    let mut buf = AlignedBuf::zeroed(count as usize * PAGE_BYTES);
-    let read = file.read_at(u64::from(first) * PAGE_BYTES as u64, &mut buf);
+    let stored = cover.stored_bytes();
+    let mut buf = AlignedBuf::zeroed(count as usize * stored);
+    let read = file.read_at(u64::from(first) * stored as u64, &mut buf);
     read.map_err(StorageError::device("read the index"))?;
-    let pages = (first..).zip(buf.as_chunks::<PAGE_BYTES>().0).map(|(number, page)| {
+    let pages = (first..).zip(buf.chunks_mut(stored)).map(|(number, page)| {
+        let page = cover.open(number as usize, page)?;
+        let page = page.first_chunk().ok_or(Damaged { page: number, what: "its end" })?;
         Run::<CachedPages>::check(footer, page, number)?;
         Ok(Arc::new(*page))
     });
@@ -67,19 +73,23 @@ impl RunFile {
     ) -> Result<Self, StorageError> {
         let device = || StorageError::device("open the index");
         let file = dir.open(name).map_err(device())?;
-        let pages = file.len().map_err(device())? / PAGE_BYTES as u64;
+        let cover = PageCover::of(dir, name);
+        let stored = cover.stored_bytes();
+        let pages = file.len().map_err(device())? / stored as u64;
         let last = pages.checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let last = last.ok_or(Damaged { page: 0, what: "the file's length" })?;
-        let mut buf = AlignedBuf::zeroed(PAGE_BYTES);
-        file.read_at(u64::from(last) * PAGE_BYTES as u64, &mut buf).map_err(device())?;
-        let page = buf.first_chunk().ok_or(Damaged { page: last, what: "its end" })?;
+        let mut buf = AlignedBuf::zeroed(stored);
+        file.read_at(u64::from(last) * stored as u64, &mut buf).map_err(device())?;
+        let page = cover.open(last as usize, &mut buf)?;
+        let page = page.first_chunk().ok_or(Damaged { page: last, what: "its end" })?;
         let footer = Footer::decode(page, last)?;
-        Ok(Self::new(name.to_owned(), file, footer, pool))
+        Ok(Self::new(name.to_owned(), file, cover, footer, pool))
     }
 
     pub(crate) fn new(
         name: String,
         file: Arc<dyn File>,
+        cover: PageCover,
         footer: Footer,
         pool: &Arc<IndexPool>,
     ) -> Self {
@@ -87,6 +97,7 @@ impl RunFile {
             id: pool.next_id(),
             footer,
             file,
+            cover,
             pool: Arc::clone(pool),
             damaged: AtomicBool::new(false),
         };
@@ -128,8 +139,14 @@ impl Pages for StreamedPages<'_> {
             return Ok(Arc::clone(page));
         }
         let left = self.of.footer.leaves().saturating_sub(number);
-        let pages = read_pages(&*self.of.file, &self.of.footer, number, left.clamp(1, READ_AHEAD))
-            .inspect_err(|_| self.of.damaged.store(true, Ordering::Release))?;
+        let pages = read_pages(
+            &*self.of.file,
+            &self.of.cover,
+            &self.of.footer,
+            number,
+            left.clamp(1, READ_AHEAD),
+        )
+        .inspect_err(|_| self.of.damaged.store(true, Ordering::Release))?;
         let page = pages.first().cloned();
         *ahead = (number, pages);
         Ok(page.ok_or(Damaged { page: number, what: "its end" })?)

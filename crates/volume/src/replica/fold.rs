@@ -216,6 +216,9 @@ impl Replica {
             if devices.get(&disk.index).is_none_or(|device| device.size() >= size) {
                 continue;
             }
+            if self.grow_sealed(disk, size)? {
+                continue;
+            }
             self.images.grow(&disk.image, size).map_err(StorageError::device("grow image"))?;
             let device = self.images.open(&disk.image, disk.owner);
             devices.insert(disk.index, device.map_err(StorageError::device("open image"))?);

@@ -35,6 +35,9 @@ impl Replica {
         if body.role != Role::Frozen {
             return Err(RoleError::WrongRole { role: body.role, wanted: "a release" });
         }
+        if let Some(disk) = self.sealed_disk(&body) {
+            return Err(RoleError::Encrypted(disk));
+        }
         let line = self.line();
         let end = line.log.durable();
         // Records behind `lsn` would be lost; another chain is another history under the same
@@ -80,8 +83,8 @@ impl Replica {
             return Ok(());
         }
         if self.medium.devices().is_err() {
-            let devices = open_devices(&*self.images, &body.disks)?;
-            self.medium.set_devices(Some(devices));
+            let opened = open_devices(&*self.dir, &*self.images, &body.disks)?;
+            self.set_opened(opened);
         }
         // The disks were in other hands, as far as anyone here knows. What was compared before
         // counts only if all of both disks can be shown to be as they were released (trap T-15).

@@ -5,7 +5,7 @@ use crate::body::{Body, Role, ScrubPlace, ScrubState};
 use crate::error::StorageError;
 use crate::sums::{BLOCK_BYTES, NewSums, Sum, Sums};
 use crate::sync::lock;
-use landfall_blockdev::BlockDevice;
+use landfall_blockdev::{BlockDevice, DeviceError};
 use landfall_journal::{JournalError, Log};
 use landfall_types::{ByteRange, DiskIndex, LogId, Lsn};
 use serde::{Deserialize, Serialize};
@@ -217,15 +217,17 @@ impl Walk<'_> {
                 return Err(Stop::Pace);
             }
             let (devices, sums) = (self.replica.medium.devices()?, self.replica.medium.sums());
-            let (Some(device), Some(sums)) = (devices.get(&disk), sums.get(&disk)) else {
-                return Ok(());
-            };
+            let Some(device) = devices.get(&disk) else { return Ok(()) };
             let size = body.disk(disk).map_or(0, |disk| disk.geometry.size_bytes);
             let end = device.size().min(size).min(offset + READ_BYTES);
             if offset >= end {
                 return Ok(());
             }
-            self.blocks(disk, &**device, sums, ByteRange { start: offset, end })?;
+            let range = ByteRange { start: offset, end };
+            match sums.get(&disk) {
+                Some(sums) => self.blocks(disk, &**device, sums, range)?,
+                None => self.sealed_blocks(disk, &**device, range)?,
+            }
             offset = end;
         }
     }
@@ -259,6 +261,33 @@ impl Walk<'_> {
         if !adopted.is_empty() {
             sums.set(&adopted)?;
             sums.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Blocks of an image that is sealed: reading them says whether they are what was written.
+    fn sealed_blocks(
+        &mut self,
+        disk: DiskIndex,
+        device: &dyn BlockDevice,
+        range: ByteRange,
+    ) -> Result<(), Stop> {
+        let mut buf = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+        self.state.so_far.image_bytes += range.len();
+        match device.read_at(range.start, &mut buf) {
+            Err(DeviceError::Unauthentic { .. }) => {}
+            other => return Ok(other.map_err(StorageError::device("read image"))?),
+        }
+        // Somewhere in it: which blocks?
+        let step = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
+        for (start, block) in (range.start..).step_by(step).zip(buf.chunks_mut(step)) {
+            match device.read_at(start, block) {
+                Err(DeviceError::Unauthentic { .. }) => {
+                    let range = ByteRange { start, end: start + block.len() as u64 };
+                    self.found(Rot::Image { disk, range });
+                }
+                other => other.map_err(StorageError::device("read image"))?,
+            }
         }
         Ok(())
     }

@@ -101,6 +101,8 @@ pub struct ReplicaStatus {
     pub journal_bytes: u64,
     /// How long what is kept.
     pub retention: RetentionPolicy,
+    /// Name of the key-encryption key; none where the replica is not encrypted.
+    pub key: Option<String>,
     /// The recovery points, briefly.
     pub points: PointsStatus,
     /// Highest epoch number seen.
@@ -153,6 +155,7 @@ impl Replica {
             journal_bytes,
             points: self.points_status(&body, &line),
             retention: body.retention.clone(),
+            key: body.encryption.as_ref().map(|envelope| envelope.key.clone()),
             epoch_highest: body.epoch_highest,
             epoch: body.lineage_in_force().epoch(),
         })

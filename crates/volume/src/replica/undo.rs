@@ -10,7 +10,9 @@ use crate::replica::fold::{Extent, Plan, Unpaced};
 use crate::sums::{BLOCK_BYTES, Sum};
 use crate::sync::{lock, write};
 use landfall_blockdev::{BlockDevice, File};
+use landfall_crypt::{DataKey, SEAL_BYTES};
 use landfall_types::{ByteRange, DiskIndex, Lsn};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 const ENTRY_MAGIC: &[u8; 8] = b"LFUNDOEN";
@@ -57,6 +59,31 @@ impl Saved {
         };
         let disk = DiskIndex(u16::try_from(word(0)?).ok()?);
         Some(Self { disk, offset: long(8)?, new_crc: word(4)?, old })
+    }
+}
+
+/// How entries stand in an undo file: as they are, or sealed.
+struct UndoCover<'a> {
+    key: Option<DataKey>,
+    /// Of the file, which names the position: no entry of another undo is taken for one of it.
+    name: &'a str,
+}
+
+impl UndoCover<'_> {
+    fn context(&self, count: u64) -> Vec<u8> {
+        [b"undo", self.name.as_bytes(), &count.to_le_bytes()].concat()
+    }
+
+    fn cover(&self, count: u64, body: Vec<u8>) -> Result<Vec<u8>, StorageError> {
+        let Some(key) = &self.key else { return Ok(body) };
+        Ok(key.batch()?.sealed(&self.context(count), &body))
+    }
+
+    fn open<'b>(&self, count: u64, body: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        let Some(key) = &self.key else { return Some(Cow::Borrowed(body)) };
+        let mut body = body.to_vec();
+        let open = key.open(&self.context(count), &mut body).ok()?.to_vec();
+        Some(Cow::Owned(open))
     }
 }
 
@@ -123,6 +150,8 @@ impl Replica {
         let body = self.body()?;
         let undo = body.undo.clone().ok_or(FoldError::NoUndo)?;
         let file = self.dir.open(&undo.file).map_err(StorageError::device("open undo file"))?;
+        let cover = UndoCover { key: self.dir.data_key(), name: &undo.file };
+        let from = (&*file, &cover);
         let devices = self.medium.devices()?;
         let device = |disk| devices.get(&disk).ok_or(StorageError::UnknownDisk(disk));
         if undo.phase == UndoPhase::Saved && body.fold_through.is_none() {
@@ -130,10 +159,10 @@ impl Replica {
             // nobody else has had the disks yet. The whole file is read before anything is changed:
             // a damaged one, or a disk that the machine has written (trap T-13), leaves all as it
             // is.
-            each_saved(&*file, |saved| {
+            each_saved(from, |saved| {
                 let mut now = vec![0; saved.old.len()];
                 let found = device(saved.disk)?.read_at(saved.offset, &mut now);
-                found.map_err(StorageError::device("read image"))?;
+                found.map_err(StorageError::image(saved.disk))?;
                 if now != saved.old && crc32c::crc32c(&now) != saved.new_crc {
                     return Err(FoldError::ForeignWrite { disk: saved.disk, offset: saved.offset });
                 }
@@ -142,12 +171,12 @@ impl Replica {
         }
         if undo.phase == UndoPhase::Saved {
             // Until here a damaged file leaves all as it is.
-            each_saved(&*file, |_| Ok(()))?;
+            each_saved(from, |_| Ok(()))?;
             let undo = UndoEntry { phase: UndoPhase::Undoing, ..undo.clone() };
             lock(&self.core).store.write(Body { undo: Some(undo), ..body })?;
         }
-        self.forget_sums(&*file)?;
-        each_saved(&*file, |saved| {
+        self.forget_sums(from)?;
+        each_saved(from, |saved| {
             // What was a hole becomes one again.
             let put = if saved.old.iter().all(|byte| *byte == 0) {
                 device(saved.disk)?.zero(saved.offset, saved.old.len() as u64)
@@ -164,9 +193,9 @@ impl Replica {
 
     /// Nothing is known any more of what the undo will write: durably, before it does. The next
     /// scrub takes the checksums anew.
-    fn forget_sums(&self, file: &dyn File) -> Result<(), FoldError> {
+    fn forget_sums(&self, from: (&dyn File, &UndoCover<'_>)) -> Result<(), FoldError> {
         let all = self.medium.sums();
-        each_saved(file, |saved| {
+        each_saved(from, |saved| {
             let Some(sums) = all.get(&saved.disk) else { return Ok(()) };
             let end = saved.offset + saved.old.len() as u64;
             let blocks = saved.offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
@@ -214,6 +243,7 @@ impl Replica {
             self.dir.remove(name).map_err(device_error())?;
         }
         let file = self.dir.create(name).map_err(device_error())?;
+        let cover = UndoCover { key: self.dir.data_key(), name };
         let devices = self.medium.devices()?;
         let mut at = 0;
         let mut count = 0;
@@ -225,7 +255,7 @@ impl Replica {
             let range = ByteRange { end: range.end.min(device.size()), ..range };
             for piece in chunks(range) {
                 let saved = self.saved(disk, device, piece, &held)?;
-                let frame = seal(ENTRY_MAGIC, count, &saved.body());
+                let frame = seal(ENTRY_MAGIC, count, &cover.cover(count, saved.body())?);
                 file.write_at(at, &frame).map_err(device_error())?;
                 at += frame.len() as u64;
                 count += 1;
@@ -246,7 +276,7 @@ impl Replica {
     ) -> Result<Saved, StorageError> {
         let length = usize::try_from(piece.len()).expect("at most 1 MiB");
         let mut old = vec![0; length];
-        device.read_at(piece.start, &mut old).map_err(StorageError::device("read image"))?;
+        device.read_at(piece.start, &mut old).map_err(StorageError::image(disk))?;
         let new_crc = match self.medium.payload(disk, held)? {
             None => crc32c::crc32c(&vec![0; length]),
             Some((first, bytes)) => {
@@ -266,14 +296,14 @@ fn chunks(range: ByteRange) -> impl Iterator<Item = ByteRange> {
 
 /// Calls `each` for every entry; an undo file that does not end as written is refused.
 fn each_saved(
-    file: &dyn File,
+    (file, cover): (&dyn File, &UndoCover<'_>),
     mut each: impl FnMut(&Saved) -> Result<(), FoldError>,
 ) -> Result<(), FoldError> {
     let device_error = || StorageError::device("read undo file");
     let length = file.len().map_err(device_error())?;
     let mut at = 0;
     for count in 0.. {
-        let most = (FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES) as u64 + ENTRY_BYTES;
+        let most = (FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES + SEAL_BYTES) as u64 + ENTRY_BYTES;
         let mut bytes = vec![0; usize::try_from(most.min(length - at)).expect("about 1 MiB")];
         file.read_at(at, &mut bytes).map_err(device_error())?;
         if unseal(END_MAGIC, &bytes).is_ok_and(|(sequence, _)| sequence == count) {
@@ -281,8 +311,9 @@ fn each_saved(
         }
         let entry = unseal(ENTRY_MAGIC, &bytes).ok().filter(|(sequence, _)| *sequence == count);
         let (_, body) = entry.ok_or(StorageError::UndoDamaged)?;
-        let saved = Saved::from_body(body).ok_or(StorageError::UndoDamaged)?;
-        each(&saved)?;
+        let open = cover.open(count, body);
+        let saved = open.and_then(|open| Saved::from_body(&open));
+        each(&saved.ok_or(StorageError::UndoDamaged)?)?;
         at += (FRAME_HEADER_BYTES + body.len()) as u64;
     }
     Err(FoldError::Storage(StorageError::UndoDamaged))

@@ -115,6 +115,7 @@ fn body() -> Body {
             name: Some("before the upgrade".into()),
             pin: Some(Pin { by: "operator/kim".into(), until_ms: Some(3_600_000) }),
         }],
+        encryption: None,
     }
 }
 

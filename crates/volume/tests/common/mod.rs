@@ -90,6 +90,7 @@ pub fn config(owner: ImageOwner, lineage: Lineage, base: Lsn, base_chain: Chain)
         old_content: landfall_volume::OldContent::Kept,
         retention: landfall_types::RetentionPolicy::for_seconds(60),
         segment_bytes: SEGMENT_BYTES,
+        encryption: None,
     }
 }
 
@@ -363,9 +364,15 @@ pub fn read_branch(branch: &landfall_volume::Branch) -> Content {
 }
 
 pub fn read_images(medium: &SimMedium) -> Content {
-    let images = images(medium);
+    let (images, dir) = (images(medium), replica_dir(medium));
+    let sealed = |disk| dir.list().expect("listed").contains(&format!("seals-{disk}"));
     let disk = |(disk, size): (u16, u64)| {
-        let device = images.open(&format!("disk-{disk}"), ImageOwner::Ours).expect("there");
+        let opened = ReplicaDisk {
+            owner: if sealed(disk) { ImageOwner::Ours } else { ImageOwner::Foreign },
+            ..config(ImageOwner::Ours, lineage(), Lsn::ZERO, Chain::ROOT).disks[disk as usize]
+                .clone()
+        };
+        let device = landfall_volume::open_image(&*dir, &*images, &opened).expect("there");
         let mut bytes = vec![0; size as usize];
         device.read_at(0, &mut bytes).expect("readable");
         bytes

@@ -39,6 +39,7 @@ fn config(folder: &Path) -> ReplicaConfig {
         old_content: OldContent::Expendable,
         retention: RetentionPolicy::default(),
         segment_bytes: 1 << 20,
+        encryption: None,
     }
 }
 
