@@ -8,15 +8,19 @@
 //! | listener of disks | [`disk_server`] | client's chain; a disk client or master target |
 //! | enrolling node | [`enrolling_client`] | the pinned fingerprint, chain to it, role `server` |
 //! | node or operator | [`rest_client`] | chain, role `server` |
+//!
+//! Sessions are never resumed: a resumed one would carry the peer's former certificate on, after it
+//! was renewed and beyond its end.
 
 mod verify;
 
 pub use verify::{RoleRefused, UnpinnedAuthority, unpinned};
 
 use crate::{Credentials, Fingerprint, PkiError, Role};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 use verify::{MemberClientVerifier, MemberServerVerifier, Trust};
@@ -116,11 +120,13 @@ fn server(
     credentials: &Credentials,
     verifier: Arc<dyn rustls::server::danger::ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, PkiError> {
-    let config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| PkiError::Tls { operation: "choose TLS 1.3", source })?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(credentials.key()) as _);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -144,5 +150,6 @@ fn client(
     };
     // There is no name to send: members are known by their URI.
     config.enable_sni = false;
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

@@ -213,6 +213,44 @@ fn renewal_takes_effect_for_running_listeners_and_survives() {
     handshake(client(), server).expect("still");
 }
 
+/// The certificate that the server sees in a session that gets as far as tickets.
+fn shown(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Vec<u8> {
+    let mut client = ClientConnection::new(Arc::clone(client), tls::server_name()).expect("client");
+    let mut server = ServerConnection::new(Arc::clone(server)).expect("server");
+    for _ in 0..4 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).expect("memory");
+        }
+        server.read_tls(&mut wire.as_slice()).expect("memory");
+        server.process_new_packets().expect("a member");
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).expect("memory");
+        }
+        client.read_tls(&mut wire.as_slice()).expect("memory");
+        client.process_new_packets().expect("a member");
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    server.peer_certificates().expect("shown")[0].to_vec()
+}
+
+/// A resumed session would carry the identity of the first one on: a certificate that was renewed
+/// would stay in use, and be good beyond its end.
+#[test]
+fn each_session_shows_the_certificate_in_use() {
+    let fleet = Fleet::new();
+    let (relay, agent) = (fleet.member(Role::ProcessServer), fleet.member(Role::Agent));
+    let server = tls::data_server(&relay, &[Role::Agent]).expect("config");
+    let client = tls::data_client(&agent, &[Role::ProcessServer]).expect("config");
+    let first = shown(&client, &server);
+    assert_eq!(shown(&client, &server), first);
+    let request = agent.renewal_request().expect("request");
+    let renewed = fleet.authority.sign(&request, agent.identity(), SystemTime::now());
+    agent.renew(&renewed.expect("sign").pem).expect("renew");
+    assert_ne!(shown(&client, &server), first, "the renewed one is shown at once");
+}
+
 #[test]
 fn the_authority_survives_a_restart_and_keeps_its_key_to_itself() {
     let dir = tempfile::tempdir().expect("temp dir");

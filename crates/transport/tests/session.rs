@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 struct Rig {
+    fleet: Fleet,
     agent: MemberTls,
     target: MemberTls,
     sink: Arc<MemorySink>,
@@ -36,10 +37,11 @@ impl Rig {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let fleet = Fleet::new();
         let (agent, target) = (fleet.member(Role::Agent), fleet.member(Role::MasterTarget));
-        Self::on(listener, agent, target, Arc::new(MemorySink::default()))
+        Self::on(fleet, listener, agent, target, Arc::new(MemorySink::default()))
     }
 
     fn on(
+        fleet: Fleet,
         listener: TcpListener,
         agent: MemberTls,
         target: MemberTls,
@@ -58,7 +60,7 @@ impl Rig {
         let shutdown = CancellationToken::new();
         let serve = serve_receiver(listener, config, Arc::clone(&sink) as Arc<_>, shutdown.clone());
         let server = tokio::spawn(serve);
-        Self { agent, target, sink, address, shutdown, server }
+        Self { fleet, agent, target, sink, address, shutdown, server }
     }
 
     fn send(&self, to: SocketAddr, source: &Arc<MemorySource>) -> SenderHandle {
@@ -305,8 +307,34 @@ async fn a_receiver_that_restarts_is_found_again() {
     let refused = until(&handle, |status| status.connect_error.is_some()).await;
     assert!(refused.connect_error.expect("set").contains(&rig.address.to_string()));
     let listener = TcpListener::bind(rig.address).await.expect("free again");
-    let _again = Rig::on(listener, rig.agent, rig.target, rig.sink);
+    let _again = Rig::on(rig.fleet, listener, rig.agent, rig.target, rig.sink);
     source.until_at_target(2).await;
+}
+
+/// Certificates of both sides are rotated beneath a running session: it goes on as if nothing had
+/// happened, and the next one, which shows the new ones, needs no restart of anybody.
+#[tokio::test]
+async fn rotated_certificates_interrupt_nothing() {
+    let rig = Rig::new().await;
+    let proxy = Proxy::new(rig.address, Fault::None).await;
+    let source = MemorySource::new(identity(1));
+    let handle = rig.send(proxy.address, &source);
+    source.write(1, 10);
+    source.until_at_target(1).await;
+    let before = until(&handle, |status| status.connected_since.is_some()).await;
+    for round in 0..3 {
+        rig.fleet.renew(&rig.agent);
+        rig.fleet.renew(&rig.target);
+        source.write(1, 10);
+        source.until_at_target(2 + round).await;
+    }
+    assert_eq!(handle.status().borrow().connected_since, before.connected_since, "no new session");
+    // The next session: a cut, and the same proxy carries it on.
+    proxy.cut();
+    source.write(1, 10);
+    source.until_at_target(5).await;
+    let after = until(&handle, |status| status.phase == SenderPhase::Live).await;
+    assert!(after.connected_since > before.connected_since, "{after:?}");
 }
 
 /// Strangers and noise harm nobody.

@@ -20,6 +20,8 @@ pub struct MemberTls {
     pub node: NodeId,
     /// To listen; every role may connect.
     pub server: Arc<rustls::ServerConfig>,
+    /// Its key and certificate.
+    pub credentials: Credentials,
     /// To connect to process servers and master targets.
     pub client: Arc<rustls::ClientConfig>,
 }
@@ -50,7 +52,21 @@ impl Fleet {
             node,
             server: tls::data_server(&credentials, &Role::ALL).expect("config"),
             client: tls::data_client(&credentials, &hops).expect("config"),
+            credentials,
         }
+    }
+}
+
+impl Fleet {
+    /// Rotates a member's certificate, as a node does when two thirds of its life are over.
+    ///
+    /// # Panics
+    /// When it can't be signed or taken into use.
+    pub fn renew(&self, member: &MemberTls) {
+        let credentials = &member.credentials;
+        let request = credentials.renewal_request().expect("a request");
+        let signed = self.authority.sign(&request, credentials.identity(), SystemTime::now());
+        credentials.renew(&signed.expect("signed").pem).expect("in use");
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Proxy {
     /// While true, connections that exist swallow everything and say nothing.
     pub black_hole: watch::Sender<bool>,
     next: Arc<Mutex<Fault>>,
+    cuts: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -47,7 +48,8 @@ impl Proxy {
         let address = listener.local_addr().expect("bound");
         let bytes = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let black_hole = watch::Sender::new(false);
-        let (counters, hole) = (Arc::clone(&bytes), black_hole.subscribe());
+        let cuts = watch::Sender::new(0);
+        let (counters, hole, cut) = (Arc::clone(&bytes), black_hole.subscribe(), cuts.subscribe());
         let next = Arc::new(Mutex::new(fault));
         let faults = Arc::clone(&next);
         let task = tokio::spawn(async move {
@@ -55,10 +57,23 @@ impl Proxy {
             let mut carried = tokio::task::JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 let fault = std::mem::replace(&mut *lock(&faults), Fault::None);
-                carried.spawn(carry(near, to, fault, Arc::clone(&counters), hole.clone()));
+                let mut cut = cut.clone();
+                cut.mark_unchanged();
+                let carry = carry(near, to, fault, Arc::clone(&counters), hole.clone());
+                carried.spawn(async move {
+                    tokio::select! {
+                        () = carry => {}
+                        _ = cut.changed() => {}
+                    }
+                });
             }
         });
-        Self { address, bytes, black_hole, next, task }
+        Self { address, bytes, black_hole, next, cuts, task }
+    }
+
+    /// Cuts the connections that exist; new ones are carried.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// The next connection suffers this.
