@@ -243,6 +243,7 @@ pub(super) fn empty_replica(directory: &Path, size: u64) -> Result<(Replica, Fil
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
             old_content: OldContent::Expendable,
+            encryption: None,
             retention: landfall_types::RetentionPolicy::default(),
             segment_bytes: 64 << 20,
         })

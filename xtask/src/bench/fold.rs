@@ -223,6 +223,7 @@ fn replica(path: &Path, image: &Path, case: Case) -> Result<Replica> {
         base: Lsn::ZERO,
         base_chain: Chain::ROOT,
         old_content: OldContent::Expendable,
+        encryption: None,
         retention: landfall_types::RetentionPolicy::default(),
         segment_bytes: 64 << 20,
     };
