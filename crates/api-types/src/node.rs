@@ -188,6 +188,9 @@ pub struct ReplicaReport {
     pub journal_records: u64,
     /// Bytes of the journal on the retention volume.
     pub journal_bytes: u64,
+    /// Name of the key-encryption key; none where the replica is not encrypted.
+    #[serde(default)]
+    pub key: Option<String>,
     /// A sender is connected.
     pub connected: bool,
     /// The reverse direction, when this replica's branch is the source.

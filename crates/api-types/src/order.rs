@@ -312,6 +312,10 @@ pub struct MtCreate {
     pub base_chain: Chain,
     /// How long what is kept.
     pub retention: RetentionPolicy,
+    /// Name of the key-encryption key, on the master target's host, of a replica that is to be
+    /// encrypted; none: as the master target does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypt: Option<String>,
 }
 
 /// What an inspected disk is like.

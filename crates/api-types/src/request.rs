@@ -36,6 +36,11 @@ pub struct Protect {
     /// Name of the policy that holds for it; default `default`.
     #[serde(default)]
     pub policy: Option<String>,
+    /// Encrypts the replica at the recovery site with a data key that this key wraps: `file:PATH`,
+    /// `keyring:DESCRIPTION` or `command:PATH ARGUMENTS` on the master target's host; default: as
+    /// the master target is set. Whoever loses the key loses the replica.
+    #[serde(default)]
+    pub encrypt: Option<String>,
 }
 
 /// `POST /v1/servers/{name}/bandwidth`: limit what a process server uses of its link.

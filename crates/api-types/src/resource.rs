@@ -310,6 +310,10 @@ pub struct Machine {
     pub journal_records: u64,
     /// Bytes of the journal of the present target.
     pub journal_bytes: u64,
+    /// Name of the key that its replica is encrypted with; none where it is not encrypted, or not
+    /// reported yet.
+    #[serde(default)]
+    pub encryption: Option<String>,
     /// Name of its policy.
     #[serde(default)]
     pub policy: String,

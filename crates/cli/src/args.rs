@@ -21,7 +21,7 @@ pub(crate) use roles::{
     MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,
 };
 
-pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, VaultCommand, VolumeArgs};
+pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, RekeyArgs, VaultCommand, VolumeArgs};
 
 use crate::output::Format;
 use clap::{Parser, Subcommand};

@@ -142,6 +142,7 @@ pub(crate) fn machine() -> Machine {
         branches: vec![branch()],
         journal_records: 50,
         journal_bytes: 1 << 20,
+        encryption: None,
         policy: "default".into(),
         retention: Some(retention()),
         history: vec![HistoryEntry {

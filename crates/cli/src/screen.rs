@@ -71,7 +71,7 @@ impl landfall_demo::Screen for TerminalScreen {
 }
 
 /// Standard error may be closed: that is no reason to fail.
-fn write_line(text: &str) {
+pub(crate) fn write_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

@@ -85,6 +85,7 @@ pub(crate) async fn machine(
         branches: branches(app, machine),
         journal_records: target.map_or(0, |report| report.journal_records),
         journal_bytes: target.map_or(0, |report| report.journal_bytes),
+        encryption: target.and_then(|report| report.key.clone()),
         policy: machine.body.policy.clone(),
         retention: target.and_then(|report| report.retention.clone()),
         history: events

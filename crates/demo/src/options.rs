@@ -16,6 +16,9 @@ pub struct DemoOptions {
     /// Small and short, for continuous integration
     #[arg(long)]
     pub quick: bool,
+    /// Encrypt the replica at the recovery site, with a key of the run's own
+    #[arg(long)]
+    pub encrypt: bool,
     /// Directory to work in; needs room
     #[arg(long, default_value = "/var/tmp")]
     pub dir: PathBuf,

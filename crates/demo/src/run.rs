@@ -58,6 +58,9 @@ async fn play(
 ) -> Result<Report> {
     wait::end_on_signals()?;
     let mut stage = Stage::new(screen, report, record.clone(), options.scale(), program);
+    if options.encrypt {
+        stage.encrypt()?;
+    }
     let at_end = if options.keep { AtEnd::KeepRunning } else { AtEnd::StopAll };
     let played = script::play(&mut stage, at_end).await;
     if let Err(error) = played {

@@ -87,6 +87,7 @@ async fn replica(
         divergence: divergence(target, hosted).await,
         journal_records: status.journal_records,
         journal_bytes: status.journal_bytes,
+        key: status.key.clone(),
         connected: lock(&hosted.sessions).connected,
         reverse,
         fold: hosted.replica.fold_progress().map(|fold| Progress {

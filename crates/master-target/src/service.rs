@@ -9,6 +9,7 @@ use crate::sink::Sink;
 use crate::target::{Target, TargetOptions};
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderLoop};
 use landfall_api_types::ApiError;
+use landfall_crypt::KeySource;
 use landfall_nbd::ListenError;
 use landfall_pki::{Credentials, PkiError, Role, tls};
 use landfall_repl::Refusal;
@@ -41,6 +42,8 @@ pub struct MasterTargetConfig {
     pub listen: SocketAddr,
     /// Disks over TCP; none: on the Unix socket only.
     pub disks: Option<DiskListener>,
+    /// Encrypts every new replica for which no other key is named.
+    pub encrypt: Option<KeySource>,
 }
 
 /// Why the master target can't run.
@@ -126,7 +129,8 @@ pub async fn run(
 
     // Served before anything else is asked of anybody: a machine may be waiting for its disks.
     let starter = ReverseStarter { tls: sending_tls(client.credentials())? };
-    let options = TargetOptions::new(config.state_dir.clone(), config.retention_dir.clone());
+    let mut options = TargetOptions::new(config.state_dir.clone(), config.retention_dir.clone());
+    options.encrypt.clone_from(&config.encrypt);
     let socket = options.nbd_socket();
     let target = Target::open(options, Some(starter)).await.map_err(MasterTargetError::Vault)?;
     let nbd = target.nbd().listen_unix(&socket).map_err(MasterTargetError::Nbd)?;

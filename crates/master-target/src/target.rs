@@ -7,6 +7,7 @@ use crate::reverse::ReverseStarter;
 use landfall_api_types::alert::Condition;
 use landfall_api_types::{ApiError, codes};
 use landfall_blockdev::FsDir;
+use landfall_crypt::KeySource;
 use landfall_journal::LogConfig;
 use landfall_nbd::{Server, ServerOptions};
 use landfall_types::ReplicaId;
@@ -29,6 +30,9 @@ pub struct TargetOptions {
     /// Bytes a second that one replica's fold writes at most; none: what the disks give while
     /// nobody else writes.
     pub fold_bytes_per_s: Option<u64>,
+    /// Encrypts every replica that is made here and for which no other key is named; replicas that
+    /// are here stay as they are.
+    pub encrypt: Option<KeySource>,
 }
 
 impl TargetOptions {
@@ -36,7 +40,7 @@ impl TargetOptions {
     #[must_use]
     pub const fn new(state_dir: PathBuf, retention_dir: PathBuf) -> Self {
         let segment_bytes = LogConfig::SEGMENT_BYTES_DEFAULT;
-        Self { state_dir, retention_dir, segment_bytes, fold_bytes_per_s: None }
+        Self { state_dir, retention_dir, segment_bytes, fold_bytes_per_s: None, encrypt: None }
     }
 
     /// The Unix socket on which disks are served.

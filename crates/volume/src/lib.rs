@@ -97,6 +97,7 @@ pub use replica::{
     FoldProgress, Frame, Hold, HoldKind, ImagePiece, IndexReader, IndexStatus, NewAuthority,
     NewTestBranch, OLD_DISKS, OldContent, PointsStatus, Released, Replica, ReplicaConfig,
     ReplicaStatus, Rot, ScrubReport, Standing, Unpaced, View, branch_incarnation, open_image,
+    replica_key,
 };
 pub use retention::{Meter, Outlook, Projection, Rates, Room, ShortenCause, Shortened, project};
 pub use timeline::{Point, PointSelector};

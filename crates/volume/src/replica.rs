@@ -31,8 +31,8 @@ pub use release::Released;
 pub use retain::{Due, DueCause};
 pub use rot::Corrupt;
 pub use scrub::{Rot, ScrubReport};
-pub use sealing::open_image;
 pub(crate) use sealing::{key_context, rewrapped};
+pub use sealing::{open_image, replica_key};
 pub use status::{BranchStatus, DivergenceStatus, PointsStatus, ReplicaStatus};
 pub use views::{Choices, View};
 

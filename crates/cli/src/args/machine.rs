@@ -1,6 +1,7 @@
 use super::point::PointArgs;
 use super::values::parse_millis;
 use clap::{Args, Subcommand};
+use landfall_crypt::KeySource;
 use landfall_types::JobId;
 use std::path::PathBuf;
 
@@ -53,6 +54,11 @@ pub(crate) struct ProtectArgs {
     /// Policy that says how long what is kept, see `landfall policy` [default: default]
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,
+    /// Encrypt the replica with a key on the master target's host: file:PATH, keyring:DESCRIPTION
+    /// or command:PATH ARGUMENTS. Without the key the replica can never be read [default: as the
+    /// master target is set]
+    #[arg(long, value_name = "KEY", conflicts_with = "images")]
+    pub(crate) encrypt: Option<KeySource>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

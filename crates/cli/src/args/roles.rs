@@ -1,6 +1,7 @@
 use super::restart::RestartCommand;
 use super::values::parse_millis;
 use clap::{Args, Subcommand};
+use landfall_crypt::KeySource;
 use landfall_model::BandwidthPlan;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -115,6 +116,10 @@ pub(crate) struct MasterTargetArgs {
     /// DNS name or IP address by which NBD clients reach it; can be repeated
     #[arg(long, value_name = "NAME", requires = "nbd_listen")]
     pub(crate) nbd_name: Vec<String>,
+    /// Encrypt every new replica with this key, unless another one is named when a machine is
+    /// protected: file:PATH, keyring:DESCRIPTION or command:PATH ARGUMENTS
+    #[arg(long, value_name = "KEY")]
+    pub(crate) encrypt: Option<KeySource>,
 }
 
 /// `landfall disk-client`.
@@ -228,15 +233,24 @@ pub(crate) enum JournalCommand {
     Dump {
         /// Directory of the log
         path: PathBuf,
+        /// Key of an encrypted replica, if not the one that its superblock names
+        #[arg(long, value_name = "KEY")]
+        key: Option<KeySource>,
     },
     /// Read everything and compare every checksum; changes nothing
     Verify {
         /// Directory of the log
         path: PathBuf,
+        /// Key of an encrypted replica, if not the one that its superblock names
+        #[arg(long, value_name = "KEY")]
+        key: Option<KeySource>,
     },
     /// Count records and bytes
     Stat {
         /// Directory of the log
         path: PathBuf,
+        /// Key of an encrypted replica, if not the one that its superblock names
+        #[arg(long, value_name = "KEY")]
+        key: Option<KeySource>,
     },
 }

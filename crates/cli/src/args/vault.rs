@@ -1,5 +1,6 @@
 use super::point::PointArgs;
 use clap::{Args, Subcommand, ValueEnum};
+use landfall_crypt::KeySource;
 use landfall_volume::PointSelector;
 use std::path::PathBuf;
 
@@ -10,6 +11,30 @@ pub(crate) enum VaultCommand {
     Inspect(InspectArgs),
     /// Copy a disk at a point into a raw or qcow2 file, and read it back
     Export(ExportArgs),
+    /// Wrap the data key of encrypted replicas with another key; what they hold is not written
+    Rekey(RekeyArgs),
+}
+
+/// `landfall vault rekey`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The former key is needed once more, and can go when the command has ended. Snapshots and copies of
+the volume from before still open with it: where it was lost to others, protect the machines anew.
+
+Example:
+  landfall vault rekey /srv/retention --to file:/etc/landfall/volume-2.key")]
+pub(crate) struct RekeyArgs {
+    /// The retention volume, not in use by a master target
+    pub(crate) path: PathBuf,
+    /// The new key: file:PATH, keyring:DESCRIPTION or command:PATH ARGUMENTS
+    #[arg(long, value_name = "KEY")]
+    pub(crate) to: KeySource,
+    /// The former key, if not the one that the volume names
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<KeySource>,
+    /// Only this machine, or replica ID [default: all encrypted replicas]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
 }
 
 /// What both look at.
@@ -20,6 +45,10 @@ pub(crate) struct VolumeArgs {
     /// Directory where the images are now, if not where the volume says
     #[arg(long, value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
+    /// Key of encrypted replicas, if not the one that the volume names: file:PATH,
+    /// keyring:DESCRIPTION or command:PATH ARGUMENTS
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<KeySource>,
 }
 
 /// `landfall vault inspect`.

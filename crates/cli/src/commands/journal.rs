@@ -3,33 +3,37 @@ use crate::exit::Status;
 use crate::failure::Failure;
 use crate::output::{self, Format, line};
 use landfall_api_types::{ApiError, codes};
-use landfall_blockdev::FsDir;
+use landfall_blockdev::{FsDir, KeyedDir, OverlayDir};
+use landfall_crypt::KeySource;
+use landfall_journal::JournalError;
 use landfall_journal::inspect::{Depth, Inspection, Problem, inspect};
 use landfall_types::{Epoch, LogId, Lsn, RecordKind, ReplicaId};
+use landfall_volume::{StorageError, replica_key};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 
 /// `landfall journal`: reads a log beside whoever writes it, and changes nothing.
 pub(super) fn journal(command: &JournalCommand, format: Format) -> Result<(), Failure> {
     match command {
-        JournalCommand::Stat { path } => {
-            let found = look(path, Depth::Records)?;
+        JournalCommand::Stat { path, key } => {
+            let found = look(path, key.as_ref(), Depth::Records)?;
             output::print(format, &summary(&found), |_| found.to_string().trim_end().to_owned());
             Ok(())
         }
-        JournalCommand::Dump { path } => {
-            let found = look(path, Depth::Records)?;
+        JournalCommand::Dump { path, key } => {
+            let found = look(path, key.as_ref(), Depth::Records)?;
             output::print(format, &records(&found), |_| {
                 found.listing().to_string().trim_end().to_owned()
             });
             Ok(())
         }
-        JournalCommand::Verify { path } => verify(path, format),
+        JournalCommand::Verify { path, key } => verify(path, key.as_ref(), format),
     }
 }
 
-fn verify(path: &Path, format: Format) -> Result<(), Failure> {
-    let found = look(path, Depth::Payloads)?;
+fn verify(path: &Path, key: Option<&KeySource>, format: Format) -> Result<(), Failure> {
+    let found = look(path, key, Depth::Payloads)?;
     let summary = summary(&found);
     if format == Format::Json {
         output::print(format, &summary, |_| String::new());
@@ -52,10 +56,23 @@ fn verify(path: &Path, format: Format) -> Result<(), Failure> {
     }
 }
 
-fn look(path: &Path, depth: Depth) -> Result<Inspection, Failure> {
+fn look(path: &Path, key: Option<&KeySource>, depth: Depth) -> Result<Inspection, Failure> {
     let failed = |error: anyhow::Error| Failure::Other(error.context(path.display().to_string()));
     let dir = FsDir::open(path).map_err(|error| failed(error.into()))?;
-    inspect(&dir, depth).map_err(|error| failed(error.into()))
+    match inspect(&dir, depth) {
+        Err(JournalError::KeyMissing) => {}
+        other => return other.map_err(|error| failed(error.into())),
+    }
+    // The wrapped data key is in the superblock of the replica, one directory above.
+    let refused = |error: StorageError| super::vault::storage(&error);
+    let above = path.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()));
+    let above = above.ok_or_else(|| refused(JournalError::KeyMissing.into()))?;
+    // Not to be written: another process may have it open.
+    let above = OverlayDir::open(above).map_err(|error| failed(error.into()))?;
+    let data_key = replica_key(&above, key).map_err(refused)?;
+    let data_key = data_key.ok_or_else(|| refused(JournalError::KeyMissing.into()))?;
+    let dir = KeyedDir::over(Arc::new(dir), data_key);
+    inspect(&*dir, depth).map_err(|error| refused(error.into()))
 }
 
 /// What `stat` and `verify` say as JSON.
@@ -156,7 +173,6 @@ mod tests {
     use bytes::Bytes;
     use landfall_journal::{Log, LogConfig, Stamp};
     use landfall_types::{Chain, DiskIndex, EpochId, Incarnation, Record};
-    use std::sync::Arc;
 
     fn log(dir: &Path) {
         let epoch = Epoch { number: 1, id: EpochId::new(1), parent: None };
@@ -181,15 +197,15 @@ mod tests {
     fn a_log_is_counted_listed_and_verified_and_rot_is_found() {
         let dir = tempfile::tempdir().unwrap();
         log(dir.path());
-        let found = look(dir.path(), Depth::Records).unwrap();
+        let found = look(dir.path(), None, Depth::Records).unwrap();
         assert_eq!(summary(&found).tail, Lsn::new(1));
         let lines = serde_json::to_value(records(&found)).unwrap();
         assert_eq!(lines[0]["kind"], "write");
         assert_eq!(lines[0]["offset"], 8192);
-        verify(dir.path(), Format::Json).unwrap();
+        verify(dir.path(), None, Format::Json).unwrap();
 
         rot(dir.path());
-        let error = verify(dir.path(), Format::Table).unwrap_err();
+        let error = verify(dir.path(), None, Format::Table).unwrap_err();
         assert_eq!(error.status(), Status::Corrupt);
         assert!(error.to_string().contains("record 1"), "{error}");
     }
@@ -212,8 +228,8 @@ mod tests {
     fn a_look_makes_no_directory() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing");
-        assert!(look(&path, Depth::Records).is_err());
+        assert!(look(&path, None, Depth::Records).is_err());
         assert!(!path.exists());
-        assert!(look(dir.path(), Depth::Records).is_err(), "an empty directory is no log");
+        assert!(look(dir.path(), None, Depth::Records).is_err(), "an empty directory is no log");
     }
 }

@@ -25,7 +25,14 @@ pub(super) async fn protect(remote: &Remote, args: ProtectArgs) -> Result<(), Fa
         images: args.images,
         marker_interval_ms: args.marker_interval,
         policy: args.policy,
+        encrypt: args.encrypt.as_ref().map(ToString::to_string),
     };
+    if let Some(key) = &request.encrypt {
+        // At the moment when it can still be thought over.
+        crate::screen::write_line(&format!(
+            "the replica can be read with {key} on its master target only: keep a copy elsewhere"
+        ));
+    }
     let job = remote.client.protect(&request).await;
     with_its_window(remote, job, args.wait.no_wait, MachineState::Protecting).await
 }

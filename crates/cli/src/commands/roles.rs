@@ -60,6 +60,7 @@ pub(super) async fn master_target(args: MasterTargetArgs) -> Result<(), Failure>
         retention_dir: args.retention,
         listen: args.listen,
         disks: args.nbd_listen.map(|listen| DiskListener { listen, names: args.nbd_name }),
+        encrypt: args.encrypt,
     };
     let run = landfall_master_target::run(config, shutdown);
     Ok(run.await.map_err(anyhow::Error::new)?)

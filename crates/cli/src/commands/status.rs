@@ -112,6 +112,10 @@ fn detail(machine: &Machine) -> String {
             "journal",
             format!("{} records, {}", machine.journal_records, bytes(machine.journal_bytes)),
         ),
+        (
+            "encrypted",
+            machine.encryption.as_ref().map_or("no".to_owned(), |key| format!("yes, with {key}")),
+        ),
         ("catch-up", progress(machine).unwrap_or_else(|| "none runs".to_owned())),
     ]);
     if let Some(retention) = &machine.retention {

@@ -3,24 +3,27 @@
 
 mod export;
 mod inspect;
+mod rekey;
 
 use crate::args::{VaultCommand, VolumeArgs};
 use crate::failure::Failure;
 use crate::output::Format;
 use landfall_api_types::{ApiError, codes};
-use landfall_blockdev::OverlayDir;
+use landfall_blockdev::{FsDir, OverlayDir};
+use landfall_crypt::KeySource;
 use landfall_journal::LogConfig;
 use landfall_master_target::claim_retention_volume;
 use landfall_types::ReplicaId;
 use landfall_volume::{ReadOnlyImages, RoleError, StorageError, Vault};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) fn vault(command: &VaultCommand, format: Format) -> Result<(), Failure> {
     match command {
         VaultCommand::Inspect(args) => inspect::inspect(args, format),
         VaultCommand::Export(args) => export::export(args, format),
+        VaultCommand::Rekey(args) => rekey::rekey(args, format),
     }
 }
 
@@ -35,16 +38,27 @@ struct Opened {
 impl Opened {
     fn open(args: &VolumeArgs) -> Result<Self, Failure> {
         let path = args.path.clone();
-        let claim = claim_retention_volume(&path).map_err(|error| {
-            Failure::Api(error.api_error().cure("stop the master target that uses it, or ask it"))
-        })?;
+        let claim = claim(&path)?;
         let failed = |error: anyhow::Error| error.context(path.display().to_string());
         let dir = OverlayDir::open(&path).map_err(|error| failed(error.into()))?;
         let images = ReadOnlyImages { folder: args.images.clone() };
         let segment_bytes = LogConfig::SEGMENT_BYTES_DEFAULT;
         let vault = Vault::open_existing(Arc::new(dir), Arc::new(images), segment_bytes);
         let vault = vault.map_err(|error| refused(error.code(), &error))?;
+        let vault = vault.with_key(args.key.clone());
         Ok(Self { vault, path, _claim: claim })
+    }
+
+    /// As [`Opened::open`], to be written.
+    fn writable(path: &Path, key: Option<KeySource>) -> Result<Self, Failure> {
+        let claim = claim(path)?;
+        let failed = |error: anyhow::Error| error.context(path.display().to_string());
+        let dir = FsDir::open(path).map_err(|error| failed(error.into()))?;
+        let images = ReadOnlyImages { folder: None };
+        let segment_bytes = LogConfig::SEGMENT_BYTES_DEFAULT;
+        let vault = Vault::open_existing(Arc::new(dir), Arc::new(images), segment_bytes);
+        let vault = vault.map_err(|error| refused(error.code(), &error))?.with_key(key);
+        Ok(Self { vault, path: path.to_owned(), _claim: claim })
     }
 
     /// Replicas of a machine, or the one of this ID; all without a name.
@@ -65,6 +79,12 @@ impl Opened {
     }
 }
 
+fn claim(path: &Path) -> Result<File, Failure> {
+    claim_retention_volume(path).map_err(|error| {
+        Failure::Api(error.api_error().cure("stop the master target that uses it, or ask it"))
+    })
+}
+
 /// What the store refuses, with its code and all causes.
 fn refusal(code: &str, error: &dyn std::error::Error) -> ApiError {
     let mut cause = error.to_string();
@@ -80,7 +100,7 @@ fn refused(code: &str, error: &dyn std::error::Error) -> Failure {
     Failure::Api(refusal(code, error))
 }
 
-fn storage(error: &StorageError) -> Failure {
+pub(super) fn storage(error: &StorageError) -> Failure {
     refused(error.code(), error)
 }
 

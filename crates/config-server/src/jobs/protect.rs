@@ -72,6 +72,10 @@ impl Cx<'_> {
 
     pub(super) async fn create_replica(&mut self) -> Result<Done, Failure> {
         let retention = self.retention().await?;
+        let encrypt = match &self.job.body.params {
+            super::Params::Protect(ask) => ask.encrypt.clone(),
+            _ => None,
+        };
         let machine = &self.machine;
         let order = Order::MtCreate(MtCreate {
             replica: machine.body.replica,
@@ -84,6 +88,7 @@ impl Cx<'_> {
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
             retention,
+            encrypt,
         });
         self.order(machine.body.master_target, "create", &order).await?;
         Done::with(format!("replica {}", machine.body.replica))

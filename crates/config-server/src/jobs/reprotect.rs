@@ -185,6 +185,8 @@ impl Cx<'_> {
             base: base.durable,
             base_chain: base.chain,
             retention,
+            // Keys are names on a host: the master target at home knows its own.
+            encrypt: None,
         });
         self.order(reverse.master_target, "create", &order).await?;
         Done::with(format!("replica {} on the disks at home", reverse.replica))

@@ -119,6 +119,7 @@ impl Fleet {
             images: Vec::new(),
             marker_interval_ms: None,
             policy: None,
+            encrypt: None,
         }
     }
 

@@ -424,6 +424,7 @@ impl Replica {
             divergence: self.divergence.clone(),
             journal_records: self.durable.get(),
             journal_bytes: 4096 * self.durable.get(),
+            key: self.create.encrypt.clone(),
             connected: true,
             reverse: None,
             fold: None,

@@ -70,6 +70,7 @@ pub(super) async fn protect(
         images: Vec::new(),
         marker_interval_ms: Some(stage.scale.marker_interval_ms),
         policy: None,
+        encrypt: stage.key.clone(),
     };
     stage.finish(client, client.protect(&request).await).await?;
     let protected = stage.state(client, MachineState::Protected).await?;
@@ -82,6 +83,14 @@ pub(super) async fn protect(
         "first copy: {} in {elapsed:.1} s, {worked} entries written meanwhile",
         mib(sent)
     ));
+    if let Some(key) = stage.key.clone() {
+        let found = protected.encryption.clone();
+        let told = found.clone().unwrap_or_else(|| "not encrypted".to_owned());
+        stage.check(
+            "the replica is encrypted",
+            if found == Some(key) { Ok(told) } else { Err(anyhow::anyhow!(told)) },
+        );
+    }
     if let Some((mode, reason)) = &protected.capture {
         stage.say(format!("capture: {mode:?} ({reason})"));
     }

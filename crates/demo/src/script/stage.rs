@@ -12,6 +12,8 @@ use landfall_api_client::Client;
 use landfall_api_types::ApiError;
 use landfall_api_types::resource::{Branch, Job, JobOutcome, JobState, Machine};
 use landfall_model::MachineState;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub(crate) struct Stage<'a> {
     pub(super) seed: u64,
     pub(super) dice: Dice,
     pub(super) program: PathBuf,
+    /// Name of the key that the replica is encrypted with.
+    pub(super) key: Option<String>,
 }
 
 impl<'a> Stage<'a> {
@@ -44,7 +48,21 @@ impl<'a> Stage<'a> {
     ) -> Self {
         let seed = report.seed;
         let dice = Dice::new(seed, "script");
-        Self { screen, report, step: 0, record, scale, seed, dice, program }
+        Self { screen, report, step: 0, record, scale, seed, dice, program, key: None }
+    }
+
+    /// Encrypts the replica at the recovery site with a key that this makes, in the run's directory.
+    ///
+    /// # Errors
+    /// When the key can't be written.
+    pub(crate) fn encrypt(&mut self) -> Result<()> {
+        let path = self.record.dir.join("volume.key");
+        let mut file = std::fs::OpenOptions::new();
+        let mut file = file.write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut random = std::fs::File::open("/dev/urandom")?.take(32);
+        std::io::copy(&mut random, &mut file).context("make the key")?;
+        self.key = Some(format!("file:{}", path.display()));
+        Ok(())
     }
 
     /// Begins a step.

@@ -10,6 +10,7 @@ use crate::target::Target;
 use landfall_api_types::order::{InspectedDisk, MtCreate, OrderOutcome};
 use landfall_api_types::{ApiError, codes};
 use landfall_blockdev::{BlockDevice, DeviceError, FileDevice, OpenMode};
+use landfall_crypt::{KeyError, KeySource};
 use landfall_types::{DiskGeometry, Lsn, ReplicaId};
 use landfall_volume::{ImageOwner, OldContent, ReplicaConfig, ReplicaDisk, Role};
 use std::path::PathBuf;
@@ -48,12 +49,31 @@ impl Target {
             let cause = format!("replica {} is here with another history", create.replica);
             return Err(ApiError::new(&codes::NAME_TAKEN, cause));
         }
+        let key = self.key(&create)?;
         let config = self.config(create)?;
         let target = Arc::clone(self);
-        let made = blocking(move || target.vault.create(config)).await;
+        let made = blocking(move || target.vault.create_encrypted(config, key.as_ref())).await;
         let replica = made.map_err(|error| errors::storage(&error))?;
         self.insert(Arc::new(Hosted::new(replica)));
         Ok(OrderOutcome::Done)
+    }
+
+    /// The key that a replica is to be encrypted with. An image that someone else has made would
+    /// not be: then there is no replica rather than one that is encrypted in part. Disks that come
+    /// home are the machine's own, and only what lies beside them is encrypted.
+    fn key(&self, create: &MtCreate) -> Result<Option<KeySource>, ApiError> {
+        let bad = |error: KeyError| ApiError::new(&codes::BAD_REQUEST, errors::chain(&error));
+        let named = create.encrypt.as_deref().map(KeySource::parse).transpose().map_err(bad)?;
+        let key = named.or_else(|| self.options.encrypt.clone());
+        let foreign = create.images.iter().flatten().next();
+        match (&key, foreign) {
+            (Some(_), Some(image)) if create.base == Lsn::ZERO => {
+                let cause = format!("{image} would not be encrypted");
+                let error = ApiError::new(&codes::NOT_SUPPORTED, cause);
+                Err(error.cure("let the master target make the images, or leave encryption out"))
+            }
+            _ => Ok(key),
+        }
     }
 
     fn config(&self, create: MtCreate) -> Result<ReplicaConfig, ApiError> {

@@ -48,8 +48,8 @@ pub fn expect_code(outcome: Result<OrderOutcome, ApiError>, code: &str) {
 
 /// A master target with its listener and its socket.
 pub struct Site {
-    dir: TempDir,
-    tls: MemberTls,
+    pub dir: TempDir,
+    pub tls: MemberTls,
     pub target: Arc<Target>,
     pub address: String,
     nbd: Option<landfall_nbd::Listener>,
@@ -249,6 +249,7 @@ impl Machine {
             base: Lsn::ZERO,
             base_chain: Chain::ROOT,
             retention: landfall_types::RetentionPolicy::for_seconds(3600),
+            encrypt: None,
         })
     }
 
@@ -514,6 +515,7 @@ impl Home {
             base: base.durable,
             base_chain: base.chain,
             retention: landfall_types::RetentionPolicy::for_seconds(3600),
+            encrypt: None,
         })
     }
 }

@@ -4,9 +4,10 @@ use super::Replica;
 use crate::body::{Body, ImageOwner, ReplicaDisk};
 use crate::error::StorageError;
 use crate::images::{Images, SealedImage, is_qcow2, raw_bytes};
+use crate::store::{Found, Store};
 use crate::sync::lock;
 use landfall_blockdev::{BlockDevice, Dir, KeyedDir};
-use landfall_crypt::{Envelope, KeySource};
+use landfall_crypt::{DataKey, Envelope, KeySource};
 use landfall_types::{DiskGeometry, DiskIndex, ReplicaId};
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +48,25 @@ pub(super) fn create_image(
     let size_bytes = raw_bytes(disk.geometry.size_bytes);
     images.create(&disk.image, DiskGeometry { size_bytes, ..disk.geometry }).map_err(device())?;
     SealedImage::create(dir, &key, disk.index.0, disk.geometry.size_bytes).map_err(device())
+}
+
+/// The data key of the replica whose directory this is, with the key that its envelope names, or
+/// with another one; `None` where the replica is not encrypted.
+///
+/// # Errors
+/// [`StorageError::Key`], [`StorageError`] of its superblock.
+pub fn replica_key(
+    dir: &dyn Dir,
+    key: Option<&KeySource>,
+) -> Result<Option<DataKey>, StorageError> {
+    let Found::Replica(store) = Store::open(dir)? else { return Ok(None) };
+    let body = store.body()?;
+    let Some(envelope) = &body.encryption else { return Ok(None) };
+    let context = key_context(body.replica);
+    Ok(Some(match key {
+        Some(key) => envelope.open_with(key, &context)?,
+        None => envelope.open(&context)?,
+    }))
 }
 
 /// An image as its replica reads it: opened where it is sealed. For whoever looks at one beside the

@@ -35,6 +35,8 @@ struct Listed {
     /// The end of the log in force.
     end: Option<Lsn>,
     journal_bytes: u64,
+    /// Name of the key that it is encrypted with.
+    key: Option<String>,
     branches: Vec<Branch>,
     divergence: Vec<String>,
     points: Vec<Marked>,
@@ -106,6 +108,7 @@ impl Listed {
             disks: disks.collect(),
             end: None,
             journal_bytes: 0,
+            key: summary.as_ref().and_then(|summary| summary.key.clone()),
             branches: vec![],
             divergence: vec![],
             points: vec![],
@@ -145,6 +148,7 @@ impl Listed {
             ("image at LSN", or_none(self.folded.map(|lsn| lsn.to_string()))),
             ("log ends at LSN", or_none(self.end.map(|lsn| lsn.to_string()))),
             ("journal", bytes(self.journal_bytes)),
+            ("encrypted with", or_none(self.key.clone())),
         ];
         if !self.divergence.is_empty() {
             known.push(("diverged", self.divergence.join(", ")));

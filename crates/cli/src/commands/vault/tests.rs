@@ -6,6 +6,7 @@ use crate::exit::Status;
 use bytes::Bytes;
 use clap::Parser as _;
 use landfall_blockdev::{BlockDevice as _, FsDir, OpenMode};
+use landfall_crypt::KeySource;
 use landfall_types::{
     Chain, Control, DiskGeometry, DiskId, DiskIndex, Epoch, EpochId, Incarnation, InstanceId,
     Lineage, Lsn, MachineId, Record, RetentionPolicy, WindowClose, WindowId, WindowMode,
@@ -15,6 +16,7 @@ use landfall_volume::{
     Frame, FsImages, ImageOwner, OldContent, Qcow2Device, ReplicaConfig, ReplicaDisk,
 };
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 const SIZE: u64 = 3 << 20;
@@ -46,6 +48,10 @@ fn config(folder: &Path) -> ReplicaConfig {
 /// A volume with one replica: LSN 4 is in the image, LSN 5 in the journal. Returns what the disk
 /// holds at both.
 fn volume(folder: &Path) -> (Vec<u8>, Vec<u8>) {
+    volume_with(folder, None)
+}
+
+fn volume_with(folder: &Path, key: Option<&KeySource>) -> (Vec<u8>, Vec<u8>) {
     let dir = Arc::new(FsDir::open_or_create(folder.join("retention")).unwrap());
     let vault = Vault::open(dir, Arc::new(FsImages), 1 << 20).unwrap();
     let config = config(folder);
@@ -68,7 +74,7 @@ fn volume(folder: &Path) -> (Vec<u8>, Vec<u8>) {
         write(4, 1 << 20, 2),
         write(5, 4096, 3),
     ];
-    let replica = vault.create(config.clone()).unwrap();
+    let replica = vault.create_encrypted(config.clone(), key).unwrap();
     let frame = Frame {
         epoch: config.lineage.epoch(),
         incarnation: Incarnation::new(9),
@@ -154,4 +160,62 @@ fn what_is_damaged_is_named_and_what_is_in_use_is_refused() {
     let none = run(&["inspect", empty.to_str().unwrap()]).unwrap_err();
     assert!(none.to_string().contains("no retention volume"), "{none}");
     assert!(files(&empty).is_empty(), "an empty directory stays one");
+}
+
+fn key_file(path: &Path, fill: u8) -> String {
+    std::fs::write(path, [fill; 32]).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    format!("file:{}", path.display())
+}
+
+/// With the binary and the key alone: what is there, a copy of a disk, the log; and the key can be
+/// replaced.
+#[test]
+fn an_encrypted_volume_is_read_with_its_key_and_with_no_other() {
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join(name);
+    let key = key_file(&at("key"), 1);
+    let (_, after) = volume_with(temp.path(), Some(&KeySource::parse(&key).unwrap()));
+    let retention = at("retention");
+    let path = retention.to_str().unwrap();
+    let export = |to: &str, key: &[&str]| {
+        let to = at(to).to_string_lossy().into_owned();
+        run(&[&["export", path, "--machine", "web-1", "--to", &to], key].concat())
+    };
+    export("named", &[]).unwrap();
+    assert!(std::fs::read(at("named")).unwrap() == after);
+    // The key has another place here.
+    std::fs::rename(at("key"), at("moved")).unwrap();
+    let moved = format!("file:{}", at("moved").display());
+    let away = export("away", &[]).unwrap_err();
+    assert!(away.render(Format::Table).contains("key-missing"), "{away}");
+    assert!(run(&["inspect", path]).unwrap_err().render(Format::Table).contains("key-missing"));
+    let kept = files(&retention);
+    export("given", &["--key", &moved]).unwrap();
+    assert!(std::fs::read(at("given")).unwrap() == after);
+    run(&["inspect", path, "--key", &moved]).unwrap();
+    assert!(files(&retention) == kept, "looking changes nothing");
+    let wrong = key_file(&at("wrong"), 2);
+    let refused = export("wrong-copy", &["--key", &wrong]).unwrap_err();
+    assert!(refused.render(Format::Table).contains("key-wrong"), "{refused}");
+    let replica = ReplicaId::from_bytes([1; 16]);
+    let replica = std::fs::read_dir(retention.join(format!("replica-{replica}"))).unwrap();
+    let mut names = replica.map(|entry| entry.unwrap().path());
+    let log = names.find(|path| path.to_string_lossy().contains("/log-")).unwrap();
+    let verify = |key: &[&str]| {
+        let words = [&["landfall", "journal", "verify", log.to_str().unwrap()], key].concat();
+        let Command::Journal(command) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("a journal command")
+        };
+        super::super::journal::journal(&command, Format::Json)
+    };
+    verify(&["--key", &moved]).unwrap();
+    assert!(verify(&["--key", &wrong]).unwrap_err().render(Format::Table).contains("key-wrong"));
+    assert!(verify(&[]).unwrap_err().render(Format::Table).contains("key-missing"));
+    let new = key_file(&at("new"), 3);
+    run(&["rekey", path, "--to", &new, "--key", &moved]).unwrap();
+    std::fs::remove_file(at("moved")).unwrap();
+    export("rekeyed", &[]).unwrap();
+    assert!(std::fs::read(at("rekeyed")).unwrap() == after);
+    verify(&[]).unwrap();
 }

@@ -80,7 +80,7 @@ impl State {
     ) -> Result<(), DeviceError> {
         match apply(&self.files, &intent, raw) {
             // The image is only looked at: what would stand there is kept in memory.
-            Err(DeviceError::ReadOnly { .. }) => {}
+            Err(DeviceError::ReadOnly { .. } | DeviceError::NotFound { .. }) => {}
             other => return other,
         }
         for (number, mut sealed) in intent.pages {
