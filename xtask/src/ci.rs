@@ -22,13 +22,14 @@ struct Outcome {
 /// When a step failed.
 pub(crate) fn run() -> Result<()> {
     let session = Session::new()?;
-    let steps: [(&'static str, &dyn Fn() -> Result<()>); 7] = [
+    let steps: [(&'static str, &dyn Fn() -> Result<()>); 8] = [
         ("format", &|| process::run(&mut process::cargo(&["fmt", "--all", "--check"]))),
         ("tidy", &tidy::run),
         ("deny", &deny::run),
         ("clippy", &|| session.clippy()),
         ("docs", &|| session.docs()),
         ("tests", &|| session.tests()),
+        ("sealed", &|| session.sealed_tests()),
         ("doctests", &|| session.doctests()),
     ];
     let outcomes: Vec<Outcome> = steps.iter().map(|(name, step)| perform(name, step)).collect();
@@ -44,6 +45,10 @@ fn perform(name: &'static str, step: &dyn Fn() -> Result<()>) -> Outcome {
     }
     Outcome { name, took: start.elapsed(), result }
 }
+
+/// Power cuts, rot and models, over simulated media.
+const SEALED_TESTS: &str = "package(landfall-journal) & binary(durability) \
+    | package(landfall-volume) & binary(/^(power_cuts|fold|cycle|operations|index)$/)";
 
 /// What the steps share.
 struct Session {
@@ -99,6 +104,18 @@ impl Session {
         println!("cargo-nextest is not installed: `cargo test` runs the tests one by one instead");
         let mut command = self.cargo(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
         process::run(self.with_environment(command.args(["--", "--test-threads=1"])))
+    }
+
+    /// What logs and replicas promise, once more with everything encrypted: the same tests.
+    fn sealed_tests(&self) -> Result<()> {
+        if !process::succeeds("cargo-nextest", &["nextest", "--version"]) {
+            println!(
+                "cargo-nextest is not installed: only the tests of encryption itself have run"
+            );
+            return Ok(());
+        }
+        let mut command = self.cargo(&["nextest", "run", "--profile", "ci", "-E", SEALED_TESTS]);
+        process::run(self.with_environment(command.env("LANDFALL_TEST_SEALED", "1")))
     }
 
     fn doctests(&self) -> Result<()> {

@@ -59,6 +59,11 @@ pub const ALL: &[Capability] = &[
         cure: "install the package btrfs-progs; a kernel with btrfs",
         probe: || knows_file_system("btrfs") && runs("mkfs.btrfs"),
     },
+    Capability {
+        name: "keyring",
+        cure: "a kernel with key rings, and a container that may use them",
+        probe: || Path::new("/proc/keys").exists(),
+    },
     Capability { name: "sqlite3", cure: "install the package sqlite3", probe: || runs("sqlite3") },
     Capability {
         name: "qemu",

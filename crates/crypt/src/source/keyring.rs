@@ -47,3 +47,47 @@ pub(crate) fn read(name: &str, description: &str) -> Result<Zeroizing<Vec<u8>>, 
         Err(_) => Err(missing(io::Error::last_os_error().to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Envelope, KeySource};
+
+    /// `KEY_SPEC_PROCESS_KEYRING` of `linux/keyctl.h`: gone with this process.
+    const PROCESS_KEYRING: libc::c_long = -2;
+
+    fn add(description: &str, key: &[u8]) {
+        let description = CString::new(description).expect("no zero byte");
+        // SAFETY: the strings end with a zero byte, the key has the length that is given, and all
+        // outlive the call; the kernel only reads them.
+        let id = unsafe {
+            libc::syscall(
+                libc::SYS_add_key,
+                c"user".as_ptr(),
+                description.as_ptr(),
+                key.as_ptr(),
+                key.len(),
+                PROCESS_KEYRING,
+            )
+        };
+        assert!(id > 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn a_key_of_the_kernel_wraps_and_a_missing_one_is_told() {
+        if !landfall_testkit::require(&["keyring"]) {
+            return;
+        }
+        let name = format!("landfall-test-{}", std::process::id());
+        let source = KeySource::Keyring(name.clone());
+        let missing = Envelope::create(&source, "replica-1").map(|_| ());
+        assert!(matches!(missing, Err(KeyError::Missing { .. })), "{missing:?}");
+        add(&name, &[6; 32]);
+        let (envelope, key) = Envelope::create(&source, "replica-1").expect("wrapped");
+        assert_eq!(envelope.open("replica-1").expect("opened").check(b""), key.check(b""));
+        add(&name, &[7; 32]);
+        assert!(matches!(envelope.open("replica-1"), Err(KeyError::Wrong { .. })));
+        add(&name, &[7; 2000]);
+        assert!(matches!(envelope.open("replica-1"), Err(KeyError::Malformed { .. })));
+    }
+}
