@@ -232,17 +232,16 @@ impl Medium {
             return Ok(());
         }
         match self.sums().get(&disk) {
-            Some(sums) => {
-                let read = read_checked(disk, &**device, sums, offset, inside);
-                Ok(read.inspect_err(|error| {
-                    if let StorageError::Rot { disk, offset } = *error {
-                        let end = device.size().min(offset + BLOCK_BYTES);
-                        self.meet(Rot::Image { disk, range: ByteRange { start: offset, end } });
-                    }
-                })?)
-            }
-            None => Ok(device.read_at(offset, inside).map_err(StorageError::image(disk))?),
+            Some(sums) => read_checked(disk, &**device, sums, offset, inside),
+            None => device.read_at(offset, inside).map_err(StorageError::image(disk)),
         }
+        .inspect_err(|error| {
+            if let StorageError::Rot { disk, offset } = *error {
+                let end = device.size().min(offset + BLOCK_BYTES);
+                self.meet(Rot::Image { disk, range: ByteRange { start: offset, end } });
+            }
+        })?;
+        Ok(())
     }
 }
 

@@ -246,7 +246,6 @@ pub(super) fn empty_replica(directory: &Path, size: u64) -> Result<(Replica, Fil
             encryption: None,
             retention: landfall_types::RetentionPolicy::default(),
             segment_bytes: 64 << 20,
-            encryption: None,
         })
         .context("make a replica")?;
     let mut filling = Filling { epoch, lsn: Lsn::ZERO, chain: Chain::ROOT };

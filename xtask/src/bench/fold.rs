@@ -226,7 +226,6 @@ fn replica(path: &Path, image: &Path, case: Case) -> Result<Replica> {
         encryption: None,
         retention: landfall_types::RetentionPolicy::default(),
         segment_bytes: 64 << 20,
-        encryption: None,
     };
     Ok(Replica::create(dir, Arc::new(FsImages), config)?)
 }

@@ -141,16 +141,24 @@ impl Replica {
             return Ok(whole);
         }
         let (devices, sums) = (self.medium.devices()?, self.medium.sums());
-        let (Some(device), Some(sums)) = (devices.get(&disk), sums.get(&disk)) else {
-            return Ok(whole);
-        };
+        let Some(device) = devices.get(&disk) else { return Ok(whole) };
+        // A sealed image has none: reading a block says whether it is what was written.
+        let sums = sums.get(&disk);
         let mut found: Vec<Rot> = Vec::new();
         for block in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
             let start = block * BLOCK_BYTES;
             let length = device.size().saturating_sub(start).min(BLOCK_BYTES);
             let mut content = vec![0; usize::try_from(length).expect("at most a block")];
-            device.read_at(start, &mut content).map_err(StorageError::device("read image"))?;
-            if sums.get(block)?.fits(block, &content) {
+            let fits = match device.read_at(start, &mut content).map_err(StorageError::image(disk))
+            {
+                Err(StorageError::Rot { .. }) => false,
+                Err(error) => return Err(error),
+                Ok(()) => match sums {
+                    Some(sums) => sums.get(block)?.fits(block, &content),
+                    None => true,
+                },
+            };
+            if fits {
                 continue;
             }
             let end = start + length;
