@@ -51,7 +51,8 @@ impl<'a> Stage<'a> {
         Self { screen, report, step: 0, record, scale, seed, dice, program, key: None }
     }
 
-    /// Encrypts the replica at the recovery site with a key that this makes, in the run's directory.
+    /// Encrypts the replica at the recovery site with a key that this makes, in the run's
+    /// directory.
     ///
     /// # Errors
     /// When the key can't be written.
