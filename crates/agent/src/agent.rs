@@ -123,6 +123,7 @@ impl Agent {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let durable = shown.as_ref().map(|(source, _)| source.durable()).unwrap_or_default();
         let captured = shown.as_ref().and_then(|(source, _)| source.tail()).map(|tip| tip.lsn);
+        let link = shown.as_ref().map(|(_, uplink)| uplink.link());
         let queued = shown.as_ref().map_or(0, |(source, _)| source.queued_bytes());
         let report = AgentReport {
             machine,
@@ -139,6 +140,10 @@ impl Agent {
             losses: self.status.losses(),
             disks: self.status.disks(),
             returns: self.status.returns(),
+            now: Some(landfall_types::UnixNanos(crate::clock::unix_ns())),
+            timeline: shown.as_ref().map_or_else(Vec::new, |(source, _)| source.timeline()),
+            connected: link.map(|link| link.0),
+            rtt_ms: link.and_then(|link| link.1),
         };
         let mut problems: Vec<ApiError> = self.status.problem().into_iter().collect();
         if let Some((_, uplink)) = shown {

@@ -76,6 +76,13 @@ impl Uplink for FleetUplink {
         self.0.status().borrow().sent
     }
 
+    fn link(&self) -> (bool, Option<f64>) {
+        let status = self.0.status();
+        let status = status.borrow();
+        let us = status.rtt_us.map(|us| f64::from(u32::try_from(us).unwrap_or(u32::MAX)));
+        (status.phase == SenderPhase::Live, us.map(|us| us / 1000.0))
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         self.0.status().borrow().refusal.clone()
     }

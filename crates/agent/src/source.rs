@@ -12,10 +12,12 @@ use crate::ranges::RangeSet;
 use bytes::Bytes;
 use landfall_api_types::resource::Disk;
 use landfall_capture::{Capture, Captured, Loss, LostReason};
+use landfall_model::{TimedLsn, Timeline};
 use landfall_repl::{Durable, ImageCopyPosition, SourceIdentity};
 use landfall_types::control::Geometry;
 use landfall_types::{
-    ByteRange, Control, DiskIndex, Incarnation, Lsn, Marker, WindowId, WindowMode, WindowReason,
+    ByteRange, Control, DiskIndex, Incarnation, Lsn, Marker, UnixNanos, WindowId, WindowMode,
+    WindowReason,
 };
 use rotten::Rotten;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +29,8 @@ pub const QUEUE_BYTES_CATCH_UP: usize = 32 << 20;
 /// Markers remembered until they are durable at the target; beyond that some are passed over, which
 /// only keeps dirty bits for longer.
 const MARKERS_MAX: usize = 4096;
+/// Markers in a report.
+const TIMELINE_SHOWN: usize = 64;
 
 /// How a load of the capture takes the log up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +91,8 @@ struct State {
     ancestry: Option<Vec<Incarnation>>,
     /// The receiver lost what was forgotten here, and the bitmap has it: why the log begins anew.
     lost_position: bool,
+    /// Newest markers with their times.
+    timeline: Timeline,
 }
 
 /// See the module.
@@ -133,6 +139,7 @@ impl Source {
             bits_since: past.durable,
             ancestry: past.ancestry,
             lost_position: false,
+            timeline: Timeline::default(),
         };
         Self {
             identity,
@@ -157,6 +164,7 @@ impl Source {
         state.markers.clear();
         state.settled = None;
         state.lost_position = false;
+        state.timeline.clear();
         let (incarnation, ring) = (capture.incarnation(), capture.drained());
         state.ancestry.iter_mut().for_each(|all| all.push(incarnation));
         state.capture = Some(capture);
@@ -339,15 +347,23 @@ impl Source {
     pub fn mark(&self, marker: Marker) -> Option<Lsn> {
         let mut state = self.lock();
         let log = state.log.as_mut()?;
+        let time = UnixNanos(marker.time_unix_ns);
         let lsn = log.mark(marker)?;
         let ring = log.ring_position();
         // A write that failed is unknown until a window has covered it: no place to forget bits.
         if log.unknown().is_empty() && state.markers.len() < MARKERS_MAX {
             state.markers.push_back(Settled { lsn, ring });
         }
+        state.timeline.push(lsn, time);
         drop(state);
         self.appended.notify_waiters();
         Some(lsn)
+    }
+
+    /// Newest markers with their times, from the one that the target has on: some of them.
+    #[must_use]
+    pub fn timeline(&self) -> Vec<TimedLsn> {
+        self.lock().timeline.thinned(TIMELINE_SHOWN)
     }
 
     /// The newest recovery point that is durable at the target, once each.

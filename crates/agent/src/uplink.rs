@@ -22,6 +22,8 @@ pub trait Uplink: Send + Sync + 'static {
     fn ended(&self) -> Pin<Box<dyn Future<Output = Refusal> + Send>>;
     /// Newest LSN sent.
     fn sent(&self) -> Lsn;
+    /// Whether there is a session, and the round trip in milliseconds where it was measured.
+    fn link(&self) -> (bool, Option<f64>);
     /// Why the last session ended, if it was refused.
     fn refusal(&self) -> Option<Refusal>;
     /// Why the last attempt to connect failed, with its causes.

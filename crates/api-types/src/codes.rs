@@ -94,6 +94,10 @@ codes! {
     POINT_UNPINNED = "point-unpinned", 507, Permanent, "give the retention volume more room, then pin it again if it is still listed";
     /// The RPO is above the policy's threshold (RQ-RP-9).
     RPO_EXCEEDED = "rpo-exceeded", 409, Transient, "`landfall status MACHINE` shows what replication waits for";
+    /// The RPO is on its way to the policy's threshold (RQ-RP-9).
+    RPO_RISING = "rpo-rising", 409, Transient, "`landfall status MACHINE` shows the stage that is to blame";
+    /// The cache of a process server is filling up (RQ-PS-6).
+    CACHE_FILLING = "cache-filling", 507, Transient, "widen the bandwidth plan or the link to the next hop, or give the process server a larger cache";
     /// No such policy.
     UNKNOWN_POLICY = "unknown-policy", 404, Permanent, "`landfall policy list` lists the policies";
     /// Machines are protected with the policy.

@@ -6,8 +6,10 @@ use crate::order::{Order, OrderOutcome};
 use crate::resource::{
     Branch, CaptureMode, CatchUp, DiskCapture, Divergence, NodeRole, Point, Progress, Watermarks,
 };
+use landfall_model::TimedLsn;
 use landfall_types::{
-    DiskIndex, Epoch, InstanceId, Lineage, Lsn, MachineId, NodeId, OrderId, ReplicaId, WindowId,
+    DiskIndex, Epoch, InstanceId, Lineage, Lsn, MachineId, NodeId, OrderId, ReplicaId, UnixNanos,
+    WindowId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +117,18 @@ pub struct AgentReport {
     /// How often a disk went back to data mode, since the start.
     #[serde(default)]
     pub returns: u64,
+    /// The machine's clock at this report; none of an agent of a former version.
+    #[serde(default)]
+    pub now: Option<UnixNanos>,
+    /// Newest markers, with their times by that clock: from the one that the target has on.
+    #[serde(default)]
+    pub timeline: Vec<TimedLsn>,
+    /// It has a session with the process server; none of an agent of a former version.
+    #[serde(default)]
+    pub connected: Option<bool>,
+    /// Round trip to the process server in milliseconds (RQ-PS-5).
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
 }
 
 /// State of a route through a process server.
@@ -130,6 +144,9 @@ pub struct RelayReport {
     pub durable_here: Lsn,
     /// Durable at the master target.
     pub durable_at_target: Lsn,
+    /// Newest LSN sent to the next hop; none of a process server of a former version.
+    #[serde(default)]
+    pub sent: Option<Lsn>,
     /// Bytes in the spool that the next hop does not have.
     pub spool_bytes: u64,
     /// Records in the spool that the next hop does not have.

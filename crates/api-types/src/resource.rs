@@ -1,7 +1,7 @@
 //! What people see.
 
 use crate::ApiError;
-use landfall_model::MachineState;
+use landfall_model::{MachineState, StageTime};
 use landfall_types::{
     BranchId, DiskGeometry, DiskId, DiskIndex, Epoch, InstanceId, JobId, Lineage, Lsn, MachineId,
     MarkerKind, NodeId, ReplicaId, UnixNanos, WindowMode, WindowReason,
@@ -302,6 +302,14 @@ pub struct Machine {
     pub newest_point: Option<Point>,
     /// Now − time of the newest durable legal point, in seconds (trap T-18); none without one.
     pub rpo_s: Option<f64>,
+    /// Where that time is spent, from the machine to the target; they add up to the RPO by the
+    /// machine's clock. Empty while nothing is known, and on the way home.
+    #[serde(default)]
+    pub rpo_stages: Vec<StageTime>,
+    /// Round trips in milliseconds: source to process server, process server to master target
+    /// (RQ-PS-5); none where nothing was measured.
+    #[serde(default)]
+    pub rtt_ms: [Option<f64>; 2],
     /// The catch-up that runs, or the last one.
     pub catch_up: Option<CatchUp>,
     /// Branches at the recovery site.

@@ -4,7 +4,7 @@ use landfall_api_types::alert::{Alert, Severity};
 use landfall_api_types::resource::*;
 use landfall_api_types::retention::{Outlook, RetentionStatus};
 use landfall_api_types::{ApiError, codes};
-use landfall_model::MachineState;
+use landfall_model::{MachineState, Stage, StageTime};
 use landfall_types::*;
 
 fn progress() -> Progress {
@@ -132,6 +132,11 @@ pub(crate) fn machine() -> Machine {
         },
         newest_point: None,
         rpo_s: Some(1.2),
+        rpo_stages: vec![
+            StageTime { stage: Stage::Capture, s: 0.2 },
+            StageTime { stage: Stage::Spool, s: 1.0 },
+        ],
+        rtt_ms: [Some(0.3), Some(41.5)],
         catch_up: Some(CatchUp {
             reason: WindowReason::RingOverflow,
             mode: WindowMode::Compare,

@@ -5,13 +5,16 @@ use crate::ServerError;
 use crate::app::{App, now};
 use crate::policies;
 use crate::record::{MachineRecord, decode, encode};
+use crate::stages;
 use crate::view;
 use landfall_api_types::alert::{Alert, AlertFilter, Severity};
 use landfall_api_types::{ApiError, codes};
-use landfall_model::{MachineState, rpo};
+use landfall_model::{MachineState, is_rising, most, rpo};
 use landfall_store::{AlertRow, EventRow, Tx};
 use landfall_types::{Class, MachineId, NodeId, UnixNanos};
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::time::Duration;
 
 /// How long alerts are kept that were cleared.
 const KEPT_NS: u64 = 90 * 24 * 60 * 60 * 1_000_000_000;
@@ -42,7 +45,7 @@ pub(crate) async fn look(app: &App, machines: &[MachineRecord]) -> Result<(), Se
     let mut found = nodes(app, machines);
     let mut read = app.store.read().await?;
     for machine in machines {
-        found.extend(rpo_exceeded(app, &mut read, machine).await?);
+        found.extend(rpo_in_danger(app, &mut read, machine).await?);
     }
     let open = read.open_alerts().await?;
     drop(read);
@@ -189,8 +192,9 @@ fn of_node(
     Found { code: error.code.clone(), subject, body }
 }
 
-/// RQ-RP-9, T-18: counted from the newest durable legal point, also when nobody reports.
-async fn rpo_exceeded(
+/// RQ-RP-9, T-18: counted from the newest durable legal point, also when nobody reports. A warning
+/// comes before the threshold is crossed; both name the stage that is to blame.
+async fn rpo_in_danger(
     app: &App,
     tx: &mut Tx,
     machine: &MachineRecord,
@@ -202,17 +206,25 @@ async fn rpo_exceeded(
     let (node, replica) = machine.target();
     let newest = app.fleet.replica(node, replica).and_then(|report| report.newest_point);
     let rpo = rpo(now(), newest.map(|point| point.time));
-    let Some(rpo) = rpo.filter(|rpo| rpo.as_secs() > threshold_s) else { return Ok(None) };
-    let (name, seconds) = (&machine.row.name, rpo.as_secs());
-    let cause = format!("the RPO of {name} has risen to {seconds} s; {threshold_s} s are allowed");
-    let error = ApiError::new(&codes::RPO_EXCEEDED, cause);
-    let body = Body {
-        severity: Severity::Critical,
-        machine: Some(machine.row.id),
-        server: None,
-        cause: error.cause.clone(),
-        cure: error.cure,
+    let Some(rpo) = rpo else { return Ok(None) };
+    let (code, severity) = match rpo.as_secs() > threshold_s {
+        true => (&codes::RPO_EXCEEDED, Severity::Critical),
+        false if is_rising(rpo, Duration::from_secs(threshold_s)) => {
+            (&codes::RPO_RISING, Severity::Warning)
+        }
+        false => return Ok(None),
     };
+    let (name, seconds) = (&machine.row.name, rpo.as_secs());
+    let mut cause =
+        format!("the RPO of {name} has risen to {seconds} s; {threshold_s} s are allowed");
+    let mut error = ApiError::new(code, "");
+    if let Some(blamed) = most(&stages::of(app, machine)) {
+        let stage = blamed.stage.name();
+        let _ = write!(cause, "; {:.0} s of it are spent in: {stage}", blamed.s);
+        blamed.stage.help().clone_into(&mut error.cure);
+    }
+    let body =
+        Body { severity, machine: Some(machine.row.id), server: None, cause, cure: error.cure };
     Ok(Some(Found { code: error.code, subject: format!("machine/{}", machine.row.id), body }))
 }
 

@@ -6,7 +6,7 @@ use landfall_api_types::resource::{NodeRole, Server};
 use landfall_types::{NodeId, ReplicaId, UnixNanos};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A registered node.
 #[derive(Clone, Debug)]
@@ -94,6 +94,11 @@ impl Fleet {
     pub(crate) fn poll(&self, id: NodeId) -> Poll<'_> {
         self.change(id, |node| node.polls += 1);
         Poll { fleet: self, id }
+    }
+
+    /// How long ago it reported to this process; `None` before it has.
+    pub(crate) fn report_age(&self, id: NodeId) -> Option<Duration> {
+        Some(self.nodes().get(&id)?.heard?.elapsed())
     }
 
     pub(crate) fn agent(&self, id: NodeId) -> Option<AgentReport> {

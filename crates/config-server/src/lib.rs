@@ -37,6 +37,7 @@ mod policies;
 mod reconcile;
 mod record;
 mod run;
+mod stages;
 mod view;
 
 pub use bootstrap::{Ready, passphrase};

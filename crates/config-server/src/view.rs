@@ -4,6 +4,7 @@ use crate::ServerError;
 use crate::app::{App, now};
 use crate::jobs::Kind;
 use crate::record::{JobRecord, MachineRecord, state_of};
+use crate::stages;
 use landfall_api_types::node::{AgentReport, ReplicaReport};
 use landfall_api_types::resource::{
     Branch, CaptureMode, CatchUp, Divergence, Health, HistoryEntry, Job, JobState, Machine,
@@ -80,6 +81,8 @@ pub(crate) async fn machine(
         capture_returns: direction.agent.as_ref().map_or(0, |agent| agent.returns),
         watermarks: watermarks(machine, &direction),
         rpo_s: rpo(now(), point_time).map(|rpo| rpo.as_secs_f64()),
+        rpo_stages: if replicates { stages::of(app, machine) } else { Vec::new() },
+        rtt_ms: stages::round_trips(app, machine),
         newest_point,
         catch_up: catch_up(machine, &direction),
         branches: branches(app, machine),

@@ -6,6 +6,7 @@ use landfall_api_types::alert::{Alert, AlertFilter, Condition, Severity};
 use landfall_api_types::request::{PointChoice, Protect};
 use landfall_api_types::retention::{Note, NotePoint, PointFilter, PutPolicy};
 use landfall_api_types::{ApiError, codes};
+use landfall_model::Stage;
 use landfall_types::{RetentionPolicy, ThinningTier};
 use support::{Fleet, MACHINE, lsn, until};
 
@@ -201,6 +202,39 @@ async fn an_rpo_above_the_threshold_is_raised() {
     assert_eq!((raised.code.as_str(), raised.machine.as_deref()), ("rpo-exceeded", Some(MACHINE)));
     fleet.client.put_policy("default", &days(1)).await.expect("changed");
     until("it is cleared", async || alerts(&fleet, false).await.is_empty().then_some(())).await;
+}
+
+/// RQ-RP-9, T-18: the warning comes before the threshold is crossed, and names the stage that is to
+/// blame and what would help.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rpo_that_rises_is_told_with_the_stage_to_blame() {
+    let fleet = Fleet::start().await;
+    fleet.protect().await;
+    fleet.client.put_policy("default", &PutPolicy { rpo_s: 100, ..days(1) }).await.expect("put");
+    // The process server has 53 and has sent 51: what it holds was written 58 s ago and later.
+    fleet.world(|world| {
+        world.recovery().point_age_s = 70;
+        world.timeline = vec![(40, 70), (50, 69), (51, 68), (53, 10), (55, 8)];
+    });
+    let raised = until("the warning", async || alerts(&fleet, false).await.pop()).await;
+    assert_eq!((raised.code.as_str(), raised.severity), ("rpo-rising", Severity::Warning));
+    let (cause, cure) = (&raised.cause, &raised.cure);
+    assert!(cause.contains("spent in: spool") && cure.contains("landfall bandwidth"), "{raised:?}");
+    let machine = fleet.machine().await;
+    let spool = machine.rpo_stages.iter().find(|one| one.stage == Stage::Spool).expect("there");
+    assert!((56.0..60.0).contains(&spool.s), "{:?}", machine.rpo_stages);
+    let total: f64 = machine.rpo_stages.iter().map(|one| one.s).sum();
+    assert!((total - machine.rpo_s.expect("a point")).abs() < 5.0, "{machine:?}");
+    assert_eq!(machine.rtt_ms, [Some(0.4), Some(40.0)], "RQ-PS-5");
+    // Beyond the threshold it is another alert, and the warning ends.
+    fleet.world(|world| world.recovery().point_age_s = 400);
+    until("it is exceeded", async || {
+        let all = alerts(&fleet, false).await;
+        (all.len() == 1 && all[0].code == "rpo-exceeded").then_some(())
+    })
+    .await;
+    fleet.world(|world| world.recovery().point_age_s = 2);
+    until("all is cleared", async || alerts(&fleet, false).await.is_empty().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

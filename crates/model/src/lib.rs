@@ -7,7 +7,7 @@
 //! * [`authority`]: who may write (design section 7, trap T-17). A model checker in `tests/`
 //!   explores it with crashes, a stale controller and repeated messages, calling the same function
 //!   as the product.
-//! * [`rpo`]: how much would be lost now (trap T-18).
+//! * [`rpo`]: how much would be lost now (trap T-18); [`rpo_by_stage`]: where the time goes.
 //!
 //! # Invariants
 //! * A machine's state changes by [`next`] only, authority by [`authority::next`] only.
@@ -17,11 +17,13 @@ pub mod authority;
 mod bandwidth;
 mod input;
 mod rpo;
+mod stages;
 mod state;
 mod transition;
 
 pub use bandwidth::{BANDWIDTH_BYTES_MIN, BANDWIDTH_WINDOWS_MAX, BandwidthError, BandwidthPlan};
 pub use input::{Command, Event, Input};
 pub use rpo::rpo;
+pub use stages::{Passed, Stage, StageTime, TimedLsn, Timeline, is_rising, most, rpo_by_stage};
 pub use state::MachineState;
 pub use transition::{Illegal, NextStep, accepts, next};

@@ -236,6 +236,7 @@ impl Route {
             downstream: status.as_ref().is_some_and(|status| status.phase == SenderPhase::Live),
             durable_here: state.durable().here,
             durable_at_target: state.durable().at_target,
+            sent: status.as_ref().map(|status| status.sent),
             spool_bytes: state.undelivered.bytes(),
             spool_records: state.undelivered.records(),
             spool_age_s: state.undelivered.age().as_secs_f64(),

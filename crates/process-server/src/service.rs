@@ -4,6 +4,7 @@ use crate::bandwidth::Bandwidth;
 use crate::route::on_disk;
 use crate::{CacheHealth, ProcessServer, RelayError, Settings};
 use landfall_api_client::{Backoff, Enrolment, LedgerError, NodeClient, OrderHandler, OrderLoop};
+use landfall_api_types::alert::{Condition, Severity};
 use landfall_api_types::node::Report;
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_api_types::{ApiError, codes};
@@ -212,6 +213,7 @@ async fn report(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             relays: relay.reports(),
             bandwidth: Some(bandwidth.plan().to_string()),
+            conditions: condition(health, free).into_iter().collect(),
             ..Report::default()
         };
         tokio::select! {
@@ -221,6 +223,21 @@ async fn report(
             },
         }
     }
+}
+
+/// RQ-PS-6: what an administrator is told of the cache, before it presses back.
+fn condition(health: CacheHealth, free: f64) -> Option<Condition> {
+    let severity = match health {
+        CacheHealth::Good => return None,
+        CacheHealth::Warning => Severity::Warning,
+        CacheHealth::Critical => Severity::Critical,
+    };
+    let percent = free * 100.0;
+    let cause = format!(
+        "{percent:.0} % of the process server's cache is free; at 20 % nothing more is taken, and \
+         machines fall back to their bitmaps"
+    );
+    Some(Condition { severity, machine: None, error: ApiError::new(&codes::CACHE_FILLING, cause) })
 }
 
 struct Handler {
@@ -262,6 +279,20 @@ impl Handler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// RQ-PS-6: the warning comes before the pressure, and ends by itself.
+    #[test]
+    fn a_filling_cache_is_told() {
+        assert_eq!(condition(CacheHealth::Good, 0.31), None);
+        let warned = condition(CacheHealth::Warning, 0.3).expect("told");
+        assert_eq!(
+            (warned.severity, warned.error.code.as_str()),
+            (Severity::Warning, "cache-filling")
+        );
+        assert!(warned.error.cause.starts_with("30 %"), "{}", warned.error.cause);
+        let critical = condition(CacheHealth::Critical, 0.25).expect("told");
+        assert_eq!(critical.severity, Severity::Critical);
+    }
 
     #[test]
     fn the_advertised_address_has_the_bound_port() {

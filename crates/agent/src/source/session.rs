@@ -69,6 +69,7 @@ impl Source {
         state.plan = None;
         state.broken = None;
         state.markers.clear();
+        state.timeline.clear();
         state.settled = None;
         state.lost_position = true;
         state.waits_for_receiver = true;
@@ -168,6 +169,7 @@ impl LogSource for Source {
             while let Some(settled) = state.markers.pop_front_if(|one| one.lsn <= at_target) {
                 state.settled = Some(settled);
             }
+            state.timeline.forget(at_target);
         }
         drop(state);
         self.room.notify_all();

@@ -373,6 +373,10 @@ impl Uplink for Link {
         self.target.durable()
     }
 
+    fn link(&self) -> (bool, Option<f64>) {
+        (true, None)
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         self.ended.borrow().clone()
     }

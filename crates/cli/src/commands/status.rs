@@ -5,12 +5,15 @@ use crate::output::{self, Format, bytes, facts, line, seconds, table, time};
 use crate::screen::describe;
 use landfall_api_types::request::SetBandwidth;
 use landfall_api_types::resource::{CaptureMode, Health, Machine, NodeRole, Server};
+use landfall_model::most;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 /// Lines of history that `status MACHINE` shows.
 const HISTORY_LINES: usize = 5;
+/// What would help is said when so many seconds are spent in one stage.
+const HELP_FROM_S: f64 = 30.0;
 /// Time between two looks with `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -86,6 +89,7 @@ fn detail(machine: &Machine) -> String {
         ("state", format!("{} (accepts: {})", machine.state, machine.accepts.join(", "))),
         ("health", health(machine.health).to_owned()),
         ("RPO", rpo(machine)),
+        ("RPO by stage", stages(machine)),
         (
             "newest point",
             point.map_or("none".to_owned(), |point| {
@@ -93,7 +97,7 @@ fn detail(machine: &Machine) -> String {
             }),
         ),
         ("epoch", machine.epoch.number.to_string()),
-        ("path", machine.path.join(" ► ")),
+        ("path", path(machine)),
         (
             "capture",
             capture
@@ -174,6 +178,27 @@ fn rpo(machine: &Machine) -> String {
     machine.rpo_s.map_or_else(|| "no point".to_owned(), seconds)
 }
 
+/// Where the RPO is spent, and what would help.
+fn stages(machine: &Machine) -> String {
+    let Some(blamed) = most(&machine.rpo_stages) else { return "not known".to_owned() };
+    let times = machine.rpo_stages.iter().map(|one| format!("{} {:.1} s", one.stage.name(), one.s));
+    let mut text = times.collect::<Vec<_>>().join(", ");
+    if blamed.s >= HELP_FROM_S {
+        let _ = write!(text, "\n  most in the {}: {}", blamed.stage.name(), blamed.stage.help());
+    }
+    text
+}
+
+/// The servers on the way, with the round trips between them (RQ-PS-5).
+fn path(machine: &Machine) -> String {
+    let mut text = machine.path.first().cloned().unwrap_or_default();
+    for (name, rtt) in machine.path.iter().skip(1).zip(machine.rtt_ms) {
+        let rtt = rtt.map_or_else(String::new, |ms| format!(" ({ms:.1} ms)"));
+        let _ = write!(text, "{rtt} ► {name}");
+    }
+    text
+}
+
 fn progress(machine: &Machine) -> Option<String> {
     let running = machine.catch_up.as_ref().filter(|catch_up| !catch_up.finished)?;
     Some(format!("{:?}: {}", running.reason, describe(&running.progress)))
@@ -221,6 +246,7 @@ const fn role(role: NodeRole) -> &'static str {
 mod tests {
     use super::*;
     use crate::sample;
+    use landfall_model::{Stage, StageTime};
 
     #[test]
     fn the_overview_has_state_health_and_rpo() {
@@ -237,6 +263,8 @@ mod tests {
             "accepts: test-failover, failover",
             "captured 50, sent 40, received 30, durable 20, folded 10",
             "bitmap (ring-overflow)",
+            "capture 0.2 s, spool 1.0 s",
+            "web-1 (0.3 ms) ► ps-home (41.5 ms) ► mt-recovery",
             "left: ring-overflow ×3; returned ×2",
             "sectors of 512, bitmap",
             "branch test-1 at LSN 17: test or divergence",
@@ -247,6 +275,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
+    }
+
+    /// The stage that is to blame is named with what would help.
+    #[test]
+    fn a_slow_stage_is_named_with_what_helps() {
+        let slow = StageTime { stage: Stage::Spool, s: 95.0 };
+        let text = stages(&Machine { rpo_stages: vec![slow], ..sample::machine() });
+        assert!(text.contains("most in the spool") && text.contains("bandwidth"), "{text}");
+        let unknown = Machine { rpo_stages: vec![], ..sample::machine() };
+        assert_eq!(stages(&unknown), "not known");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use landfall_api_types::request::PointChoice;
 use landfall_api_types::resource::{Branch, CaptureMode, Divergence, Point, Points, Watermarks};
 use landfall_api_types::retention::{Note, Outlook, RetentionStatus};
 use landfall_api_types::{ApiError, codes};
+use landfall_model::TimedLsn;
 use landfall_types::{
     BranchId, Chain, DiskGeometry, Epoch, InstanceId, Lineage, LineageEntry, Lsn, MachineId,
     MarkerKind, NodeId, ReplicaId, RetentionPolicy, UnixNanos, WindowId,
@@ -31,6 +32,8 @@ pub(crate) struct Replica {
     pub(crate) divergence: Vec<Divergence>,
     pub(crate) retention: RetentionStatus,
     pub(crate) notes: Vec<(Lsn, Note)>,
+    /// Of its newest point.
+    pub(crate) point_age_s: u64,
 }
 
 #[derive(Default)]
@@ -62,6 +65,8 @@ pub(crate) struct World {
     pub(crate) wrong_disk: bool,
     /// What master targets say is wrong.
     pub(crate) conditions: Vec<Condition>,
+    /// The agent's markers: positions, and how many seconds ago they were set.
+    pub(crate) timeline: Vec<(u64, u64)>,
 }
 
 fn chain(lsn: Lsn) -> Chain {
@@ -73,6 +78,10 @@ fn chain(lsn: Lsn) -> Chain {
 fn now() -> UnixNanos {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     UnixNanos(u64::try_from(since.as_nanos()).expect("before 2554"))
+}
+
+fn ago(seconds: u64) -> UnixNanos {
+    UnixNanos(now().0 - seconds * 1_000_000_000)
 }
 
 fn done() -> Result<OrderOutcome, ApiError> {
@@ -189,6 +198,10 @@ impl World {
                 losses: Vec::new(),
                 disks: Vec::new(),
                 returns: 0,
+                now: Some(now()),
+                timeline: self.timeline(),
+                connected: Some(true),
+                rtt_ms: Some(0.4),
             });
         }
         let relays = self.routes.keys().filter(|key| key.0 == node).map(|key| RelayReport {
@@ -197,11 +210,12 @@ impl World {
             downstream: true,
             durable_here: Lsn::new(53),
             durable_at_target: Lsn::new(50),
+            sent: Some(Lsn::new(51)),
             spool_bytes: self.spool.get(&node).copied().unwrap_or(0),
             spool_records: 3,
             spool_age_s: 1.5,
             cache_free: 1.0,
-            rtt_ms: None,
+            rtt_ms: Some(40.0),
             refusal: None,
         });
         report.relays = relays.collect();
@@ -210,6 +224,11 @@ impl World {
             report.conditions.clone_from(&self.conditions);
         }
         report
+    }
+
+    fn timeline(&self) -> Vec<TimedLsn> {
+        let mark = |(lsn, age): &(u64, u64)| TimedLsn { lsn: Lsn::new(*lsn), time: ago(*age) };
+        self.timeline.iter().map(mark).collect()
     }
 
     fn replica_reports(&self, node: NodeId) -> Vec<ReplicaReport> {
@@ -393,6 +412,7 @@ impl Replica {
             divergence: if foreign { vec![old] } else { Vec::new() },
             retention: kept(create.retention.clone()),
             notes: Vec::new(),
+            point_age_s: 2,
             create,
         }
     }
@@ -400,7 +420,7 @@ impl Replica {
     fn report(&self, id: ReplicaId) -> ReplicaReport {
         let point = |lsn| Point {
             lsn,
-            time: UnixNanos(now().0 - 2_000_000_000),
+            time: ago(self.point_age_s),
             kind: MarkerKind::CrashConsistent,
             name: None,
             corrupt: false,
