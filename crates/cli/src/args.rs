@@ -18,10 +18,12 @@ pub(crate) use machine::{
 pub(crate) use restart::{RestartArgs, RestartCommand};
 pub(crate) use roles::{
     AgentArgs, AgentCommand, AgentRunArgs, BandwidthArgs, DiskClientArgs, JournalCommand,
-    MasterTargetArgs, NodeArgs, ProcessServerArgs, ServerArgs, ServerCommand,
+    MasterTargetArgs, NodeArgs, ProcessServerArgs, SalvageArgs, ServerArgs, ServerCommand,
 };
 
-pub(crate) use vault::{ExportArgs, ImageFormat, InspectArgs, RekeyArgs, VaultCommand, VolumeArgs};
+pub(crate) use vault::{
+    ExportArgs, ImageFormat, InspectArgs, PromoteArgs, RekeyArgs, VaultCommand, VolumeArgs,
+};
 
 use crate::output::Format;
 use clap::{Parser, Subcommand};

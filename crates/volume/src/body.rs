@@ -251,6 +251,22 @@ pub struct Demoted {
     pub chain: Chain,
 }
 
+/// Somebody's word that the source is dead or shut off, on which a branch was given authority
+/// without a configuration server (trap T-17).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attestation {
+    /// The epoch that was begun on it.
+    pub epoch: Epoch,
+    /// The branch.
+    pub branch: String,
+    /// Who says it.
+    pub by: String,
+    /// What is said.
+    pub word: String,
+    /// When, by the clock of that machine.
+    pub time_unix_ns: u64,
+}
+
 /// All of it. Every change is one new version of the superblock.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Body {
@@ -305,6 +321,9 @@ pub(crate) struct Body {
     /// The wrapped data key; none where the content is not sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) encryption: Option<Envelope>,
+    /// Promotions without a configuration server, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attestations: Vec<Attestation>,
 }
 
 impl Body {

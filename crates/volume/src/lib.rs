@@ -84,8 +84,8 @@ mod tree;
 mod vault;
 
 pub use body::{
-    BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, Pin, PointNote,
-    ReplicaDisk, Role,
+    Attestation, BaseContent, BranchEntry, Demoted, DivergenceEntry, ImageCopy, ImageOwner, Pin,
+    PointNote, ReplicaDisk, Role,
 };
 pub use error::{ContentError, FoldError, IngestError, PointError, RoleError, StorageError};
 pub use export::{DiskContent, ExportError, Exported, export, verify_export};

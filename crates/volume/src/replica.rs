@@ -412,6 +412,7 @@ fn first_body(config: ReplicaConfig, log: LogId) -> Body {
         retention: config.retention,
         notes: vec![],
         encryption: config.encryption,
+        attestations: vec![],
     }
 }
 

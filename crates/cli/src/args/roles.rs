@@ -3,6 +3,7 @@ use super::values::parse_millis;
 use clap::{Args, Subcommand};
 use landfall_crypt::KeySource;
 use landfall_model::BandwidthPlan;
+use landfall_types::Lsn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -245,6 +246,8 @@ pub(crate) enum JournalCommand {
         #[arg(long, value_name = "KEY")]
         key: Option<KeySource>,
     },
+    /// Read a damaged log as far as it goes, and name what is missing; changes nothing
+    Salvage(SalvageArgs),
     /// Count records and bytes
     Stat {
         /// Directory of the log
@@ -253,4 +256,30 @@ pub(crate) enum JournalCommand {
         #[arg(long, value_name = "KEY")]
         key: Option<KeySource>,
     },
+}
+
+/// `landfall journal salvage`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example: a copy of the image, and on it what the log still has of disk 0
+  landfall journal salvage /srv/retention/replica-0198…/log-0198…
+  cp --sparse=always /srv/images/web-1-0.img /srv/web-1-0.copy
+  landfall vault inspect /srv/retention
+  landfall journal salvage /srv/retention/replica-0198…/log-0198… --disk 0 --after 4711 \
+      --onto /srv/web-1-0.copy")]
+pub(crate) struct SalvageArgs {
+    /// Directory of the log
+    pub(crate) path: PathBuf,
+    /// Write what the records of this disk say onto a copy of its image
+    #[arg(long, value_name = "N", requires_all = ["onto", "after"])]
+    pub(crate) disk: Option<u16>,
+    /// The copy; never the image itself
+    #[arg(long, value_name = "FILE", requires = "disk")]
+    pub(crate) onto: Option<PathBuf>,
+    /// Position of that image, see `landfall vault inspect`
+    #[arg(long, value_name = "LSN", requires = "onto")]
+    pub(crate) after: Option<Lsn>,
+    /// Go on behind a damaged range: the copy is then no state that the disk ever had
+    #[arg(long, requires = "onto")]
+    pub(crate) past_damage: bool,
 }

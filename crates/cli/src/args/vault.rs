@@ -9,6 +9,9 @@ use std::path::PathBuf;
 pub(crate) enum VaultCommand {
     /// List replicas, disks, logs, branches and points of a retention volume; changes nothing
     Inspect(InspectArgs),
+    /// Give a branch at a point authority without the configuration server, on your word that the
+    /// source is dead or shut off
+    Promote(PromoteArgs),
     /// Copy a disk at a point into a raw or qcow2 file, and read it back
     Export(ExportArgs),
     /// Wrap the data key of encrypted replicas with another key; what they hold is not written
@@ -59,6 +62,37 @@ pub(crate) struct InspectArgs {
     /// Only this machine, or replica ID
     #[arg(long, value_name = "NAME")]
     pub(crate) machine: Option<String>,
+}
+
+/// `landfall vault promote`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  systemctl stop landfall-master-target
+  landfall vault promote /srv/retention --machine web-1 --by 'J. Doe, on call' \\
+      --attest 'site A has no power since 03:10, breaker of rack 7 is locked open'
+  systemctl start landfall-master-target")]
+pub(crate) struct PromoteArgs {
+    #[command(flatten)]
+    pub(crate) volume: VolumeArgs,
+    /// Machine, or replica ID
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: String,
+    #[command(flatten)]
+    point: PointArgs,
+    /// How you know that the source writes no more; kept on the volume
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) attest: String,
+    /// Who says so; kept on the volume
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: String,
+}
+
+impl PromoteArgs {
+    /// Which point of the replica.
+    pub(crate) fn selector(&self) -> PointSelector {
+        self.point.selector()
+    }
 }
 
 /// `landfall vault export`.

@@ -1,3 +1,5 @@
+mod salvage;
+
 use crate::args::JournalCommand;
 use crate::exit::Status;
 use crate::failure::Failure;
@@ -29,6 +31,7 @@ pub(super) fn journal(command: &JournalCommand, format: Format) -> Result<(), Fa
             Ok(())
         }
         JournalCommand::Verify { path, key } => verify(path, key.as_ref(), format),
+        JournalCommand::Salvage(args) => salvage::salvage_log(args, format),
     }
 }
 

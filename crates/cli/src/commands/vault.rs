@@ -1,8 +1,9 @@
 //! `landfall vault`: a retention volume without its master target and without the configuration
-//! server. What is opened is repaired in memory alone; the volume is not written.
+//! server. Only `promote` and `rekey` write it; what else is opened is repaired in memory alone.
 
 mod export;
 mod inspect;
+mod promote;
 mod rekey;
 
 use crate::args::{VaultCommand, VolumeArgs};
@@ -14,7 +15,7 @@ use landfall_crypt::KeySource;
 use landfall_journal::LogConfig;
 use landfall_master_target::claim_retention_volume;
 use landfall_types::ReplicaId;
-use landfall_volume::{ReadOnlyImages, RoleError, StorageError, Vault};
+use landfall_volume::{ReadOnlyImages, Replica, RoleError, StorageError, Vault};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(super) fn vault(command: &VaultCommand, format: Format) -> Result<(), Failur
         VaultCommand::Inspect(args) => inspect::inspect(args, format),
         VaultCommand::Export(args) => export::export(args, format),
         VaultCommand::Rekey(args) => rekey::rekey(args, format),
+        VaultCommand::Promote(args) => promote::promote(args, format),
     }
 }
 
@@ -59,6 +61,20 @@ impl Opened {
         let vault = Vault::open_existing(Arc::new(dir), Arc::new(images), segment_bytes);
         let vault = vault.map_err(|error| refused(error.code(), &error))?.with_key(key);
         Ok(Self { vault, path: path.to_owned(), _claim: claim })
+    }
+
+    /// The replica of a machine, or of this ID, opened.
+    fn one(&self, wanted: &str) -> Result<(ReplicaId, Replica), Failure> {
+        let found = self.find(Some(wanted))?;
+        let [id] = found[..] else {
+            let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let cause = format!("{wanted} has several replicas here: {}", ids.join(", "));
+            let error = ApiError::new(&codes::BAD_REQUEST, cause);
+            return Err(error.cure("give --machine with the ID of one").into());
+        };
+        let replica = self.vault.open_replica(id).map_err(|error| storage(&error))?;
+        let never = || ApiError::new(&codes::NOT_FOUND, "the making of the replica never ended");
+        Ok((id, replica.ok_or_else(|| Failure::Api(never()))?))
     }
 
     /// Replicas of a machine, or the one of this ID; all without a name.

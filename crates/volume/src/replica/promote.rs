@@ -8,7 +8,7 @@
 //! ```
 
 use super::{Branch, Receiving, Replica, branch_stamp};
-use crate::body::{Body, Demoted, DivergenceEntry, Role};
+use crate::body::{Attestation, Body, Demoted, DivergenceEntry, Role};
 use crate::error::{RoleError, StorageError};
 use crate::line::{AppliedLog, BranchLog};
 use crate::sync::{lock, read, write};
@@ -100,6 +100,40 @@ impl Replica {
     /// [`RoleError`]; the former branch stays revoked only if the new one was to be made durable
     /// and that failed.
     pub fn promote(&self, new: &NewAuthority) -> Result<Arc<Branch>, RoleError> {
+        self.promote_on(new, None)
+    }
+
+    /// As [`Replica::promote`], on somebody's word instead of a configuration server's order: the
+    /// word becomes durable in the same step as the authority, and is kept. Only from
+    /// [`Role::Frozen`]: a branch that has authority already is somebody's.
+    ///
+    /// # Errors
+    /// As [`Replica::promote`]; [`RoleError::WrongRole`] where a branch has authority.
+    pub fn promote_attested(
+        &self,
+        new: &NewAuthority,
+        attestation: Attestation,
+    ) -> Result<Arc<Branch>, RoleError> {
+        let role = self.body()?.role;
+        if role != Role::Frozen {
+            return Err(RoleError::WrongRole { role, wanted: "a promotion on somebody's word" });
+        }
+        self.promote_on(new, Some(attestation))
+    }
+
+    /// The words on which branches were given authority without a configuration server.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`].
+    pub fn attestations(&self) -> Result<Vec<Attestation>, StorageError> {
+        Ok(self.body()?.attestations)
+    }
+
+    fn promote_on(
+        &self,
+        new: &NewAuthority,
+        attestation: Option<Attestation>,
+    ) -> Result<Arc<Branch>, RoleError> {
         let trims = read(&self.medium.trims);
         let mut core = lock(&self.core);
         let mut body = core.store.body()?.clone();
@@ -121,6 +155,7 @@ impl Replica {
         body.role = Role::Writable;
         body.authority = Some(new.id);
         body.epoch_highest = new.epoch.number;
+        body.attestations.extend(attestation);
         core.store.write(body)?;
         let mut branches = write(&self.branches);
         branches.insert(new.id, Arc::clone(&branch));

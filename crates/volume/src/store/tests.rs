@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::body::{
-    BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldMark, FoldedMarker, ImageCopy,
-    ImageOwner, Pin, PointNote, ReplicaDisk, Role, ScrubPlace, ScrubState, UndoEntry, UndoPhase,
+    Attestation, BaseContent, BranchEntry, Demoted, DivergenceEntry, FoldMark, FoldedMarker,
+    ImageCopy, ImageOwner, Pin, PointNote, ReplicaDisk, Role, ScrubPlace, ScrubState, UndoEntry,
+    UndoPhase,
 };
 use crate::replica::{Rot, ScrubReport};
 use crate::tree::LogNode;
@@ -116,6 +117,13 @@ fn body() -> Body {
             pin: Some(Pin { by: "operator/kim".into(), until_ms: Some(3_600_000) }),
         }],
         encryption: None,
+        attestations: vec![Attestation {
+            epoch: first,
+            branch: "epoch-1".into(),
+            by: "ops".into(),
+            word: "the site burned down".into(),
+            time_unix_ns: 1_700_000_000_000_000_000,
+        }],
     }
 }
 

@@ -36,17 +36,7 @@ pub(super) fn export(args: &ExportArgs, format: Format) -> Result<(), Failure> {
         return Err(ApiError::new(&codes::BAD_REQUEST, cause).cure("name a new file").into());
     }
     let opened = Opened::open(&args.volume)?;
-    let found = opened.find(Some(&args.machine))?;
-    let [id] = found[..] else {
-        let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
-        let cause = format!("{} has several replicas here: {}", args.machine, ids.join(", "));
-        let error = ApiError::new(&codes::BAD_REQUEST, cause);
-        return Err(error.cure("give --machine with the ID of one").into());
-    };
-    let replica = opened.vault.open_replica(id).map_err(|error| storage(&error))?;
-    let replica = replica.ok_or_else(|| {
-        Failure::Api(ApiError::new(&codes::NOT_FOUND, "the making of the replica never ended"))
-    })?;
+    let (id, replica) = opened.one(&args.machine)?;
     let (content, lsn) = content(&replica, args).map_err(|error| role(&error))?;
     let exported = to_file(&*content, args).map_err(|error| failed(&error))?;
     let machine_name =

@@ -4,7 +4,9 @@ use crate::failure::Failure;
 use crate::output::{self, Format, bytes, facts, table, time};
 use landfall_api_types::ApiError;
 use landfall_types::{Epoch, Lsn, MachineId, ReplicaId};
-use landfall_volume::{Choices, Point, ReplicaStatus, ReplicaSummary, Role, StorageError};
+use landfall_volume::{
+    Attestation, Choices, Point, ReplicaStatus, ReplicaSummary, Role, StorageError,
+};
 use serde::Serialize;
 
 /// Lists what a volume holds. Damaged replicas are listed with what is wrong, and decide the exit
@@ -39,6 +41,8 @@ struct Listed {
     key: Option<String>,
     branches: Vec<Branch>,
     divergence: Vec<String>,
+    /// Promotions without a configuration server.
+    attestations: Vec<Attestation>,
     points: Vec<Marked>,
     legal: Vec<(Lsn, Lsn)>,
     /// Why not all of it could be read.
@@ -79,6 +83,7 @@ fn look(opened: &Opened, id: ReplicaId) -> Listed {
     }) else {
         return listed;
     };
+    listed.attestations = replica.attestations().unwrap_or_default();
     match replica.status().and_then(|status| Ok((status, replica.choices()?))) {
         Ok((status, choices)) => listed.fill(status, choices),
         Err(error) => listed.error = Some(damage(&error)),
@@ -111,6 +116,7 @@ impl Listed {
             key: summary.as_ref().and_then(|summary| summary.key.clone()),
             branches: vec![],
             divergence: vec![],
+            attestations: vec![],
             points: vec![],
             legal: vec![],
             error: None,
@@ -152,6 +158,11 @@ impl Listed {
         ];
         if !self.divergence.is_empty() {
             known.push(("diverged", self.divergence.join(", ")));
+        }
+        for attested in &self.attestations {
+            let Attestation { branch, by, word, time_unix_ns, .. } = attested;
+            let at = time(landfall_types::UnixNanos(*time_unix_ns));
+            known.push(("attested", format!("{branch} at {at} by {by}: {word}")));
         }
         if let Some(error) = &self.error {
             known.push(("DAMAGED", format!("[{}] {}", error.code, error.cause)));

@@ -219,3 +219,52 @@ fn an_encrypted_volume_is_read_with_its_key_and_with_no_other() {
     assert!(std::fs::read(at("rekeyed")).unwrap() == after);
     verify(&[]).unwrap();
 }
+
+/// T-17: authority without a configuration server needs somebody's word; it is kept, durable in the
+/// same step, and the epoch is one that this replica has never seen. P6: a branch that has
+/// authority is nobody else's to replace.
+#[test]
+fn a_branch_is_promoted_on_somebodys_word() {
+    let temp = tempfile::tempdir().unwrap();
+    let (before, _) = volume(temp.path());
+    let retention = temp.path().join("retention");
+    let path = retention.to_str().unwrap();
+    let promote = |point: &str, attest: &str| {
+        let words = ["promote", path, "--machine", "web-1", "--at-lsn", point];
+        run(&[&words[..], &["--attest", attest, "--by", "on call"]].concat())
+    };
+    let refused = promote("4", "  ").unwrap_err();
+    assert!(refused.render(Format::Table).contains("no-fence-proof"), "{refused}");
+    assert!(promote("2", "no power").is_err(), "within a window");
+    let held = claim_retention_volume(&retention).unwrap();
+    let refused = promote("4", "no power").unwrap_err();
+    assert!(refused.render(Format::Table).contains("retention-unfit"), "{refused}");
+    drop(held);
+    let open = || {
+        let dir = Arc::new(FsDir::open(&retention).unwrap());
+        let vault = Vault::open_existing(dir, Arc::new(FsImages), 1 << 20).unwrap();
+        vault.open_replica(ReplicaId::from_bytes([1; 16])).unwrap().unwrap()
+    };
+    assert_eq!(open().status().unwrap().role, landfall_volume::Role::Replicating);
+
+    promote("4", "the site has no power").unwrap();
+    let replica = open();
+    let branch = replica.authority().expect("served again after a restart");
+    let entry = branch.entry().clone();
+    assert_eq!((entry.fork, entry.epoch.number), (Lsn::new(4), 2));
+    let mut found = vec![0; before.len()];
+    branch.read(DiskIndex(0), 0, &mut found).unwrap();
+    assert!(found == before, "the content of the point");
+    branch.write(DiskIndex(0), 0, &Bytes::from(vec![9; 512])).unwrap();
+    let words = replica.attestations().unwrap();
+    assert_eq!(words.len(), 1);
+    assert_eq!(
+        (words[0].by.as_str(), words[0].word.as_str()),
+        ("on call", "the site has no power")
+    );
+    assert!(words[0].epoch.number == 2 && words[0].branch == entry.name, "{words:?}");
+    drop((branch, replica));
+    let again = promote("4", "once more").unwrap_err();
+    assert!(again.render(Format::Table).contains("wrong-state"), "{again}");
+    run(&["inspect", path]).unwrap();
+}
