@@ -130,6 +130,12 @@ pub(crate) const ALL: &[Package] = &[
         signs: &[Sign::Program("busybox")],
     },
     Package {
+        name: "postgresql",
+        need: Need::Run,
+        why: "a database around which points are made",
+        signs: &[Sign::Program("psql"), Sign::File("/usr/lib/postgresql")],
+    },
+    Package {
         name: "debootstrap",
         need: Need::Run,
         why: "a small system for guests: the package and the initramfs are tried on it",

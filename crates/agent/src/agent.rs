@@ -1,5 +1,6 @@
 //! Carries out orders, and keeps durably what came of them.
 
+use crate::barrier::Barrier;
 use crate::log::Tip;
 use crate::point::Marking;
 use crate::run::{Command, Run, RunConfig, RunEnd, detach_pin, refused};
@@ -10,13 +11,15 @@ use crate::status::Status;
 use crate::uplink::{Network, Uplink};
 use landfall_api_client::OrderHandler;
 use landfall_api_types::node::AgentReport;
-use landfall_api_types::order::{AgentStart, InspectedDisk, Order, OrderOutcome, ReplicaPosition};
+use landfall_api_types::order::{
+    AgentStart, BarrierAsk, InspectedDisk, Order, OrderOutcome, ReplicaPosition,
+};
 use landfall_api_types::request::Consistency;
 use landfall_api_types::{ApiError, codes};
 use landfall_capture::Disk;
 use landfall_repl::Refusal;
 use landfall_types::control::MARKER_NAME_BYTES_MAX;
-use landfall_types::{Class, Epoch, InstanceId, Lsn, MachineId, OrderId};
+use landfall_types::{Class, Epoch, GroupPointId, InstanceId, Lsn, MachineId, OrderId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +49,7 @@ pub struct Agent {
     running: tokio::sync::Mutex<Option<Running>>,
     /// For reports, which must not wait for a start.
     shown: Mutex<Option<Shown>>,
+    barrier: Barrier,
 }
 
 impl Agent {
@@ -78,6 +82,7 @@ impl Agent {
             state: Arc::new(Mutex::new(state)),
             running: tokio::sync::Mutex::new(None),
             shown: Mutex::new(None),
+            barrier: Barrier::default(),
         })
     }
 
@@ -196,6 +201,7 @@ impl Agent {
             queue_bytes_max: self.settings.queue_bytes_max,
             settled: self.settings.settled.clone(),
             area: self.settings.area.clone(),
+            limits: self.settings.limits,
             status: Arc::clone(&self.status),
             network: Arc::clone(&self.network),
         })
@@ -268,10 +274,29 @@ impl Agent {
     }
 
     async fn mark(&self, name: String, consistency: Consistency) -> Result<OrderOutcome, ApiError> {
-        if name.is_empty() || name.len() > MARKER_NAME_BYTES_MAX {
-            let cause = format!("a marker's name has 1 to {MARKER_NAME_BYTES_MAX} bytes");
-            return Err(ApiError::new(&codes::BAD_REQUEST, cause));
-        }
+        check_name(&name)?;
+        self.marking().await?.make(name, consistency).await?;
+        Ok(OrderOutcome::Done)
+    }
+
+    async fn barrier(
+        &self,
+        group: GroupPointId,
+        ask: BarrierAsk,
+    ) -> Result<OrderOutcome, ApiError> {
+        let marking = match &ask {
+            BarrierAsk::Freeze { name, .. } => {
+                check_name(name)?;
+                Some(self.marking().await?)
+            }
+            BarrierAsk::Confirm | BarrierAsk::Keep | BarrierAsk::Void => None,
+        };
+        self.barrier.asked(group, ask, marking).await?;
+        Ok(OrderOutcome::Done)
+    }
+
+    /// Where a point can be made now.
+    async fn marking(&self) -> Result<Marking, ApiError> {
         let not_running = || ApiError::new(&codes::WRONG_STATE, "nothing is protected here now");
         let commands = self.running.lock().await.as_ref().map(|run| run.commands.clone());
         let commands = commands.ok_or_else(not_running)?;
@@ -283,9 +308,7 @@ impl Agent {
             return Err(ApiError::new(&codes::NO_POINT_YET, cause));
         }
         let disks = source.captured_disks();
-        let marking = Marking { commands, disks, settings: self.settings.points.clone() };
-        marking.make(name, consistency).await?;
-        Ok(OrderOutcome::Done)
+        Ok(Marking { commands, disks, settings: self.settings.points.clone() })
     }
 
     fn save(&self, change: impl FnOnce(&mut AgentState)) -> Result<(), ApiError> {
@@ -308,9 +331,18 @@ impl OrderHandler for Agent {
             Order::AgentStop { machine } => self.stop(machine).await,
             Order::AgentFence { epoch } => self.fence(epoch).await,
             Order::AgentMark { name, consistency } => self.mark(name, consistency).await,
+            Order::AgentBarrier { group, ask } => self.barrier(group, ask).await,
             _ => Err(ApiError::new(&codes::NOT_SUPPORTED, "this order is not for an agent")),
         }
     }
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if (1..=MARKER_NAME_BYTES_MAX).contains(&name.len()) {
+        return Ok(());
+    }
+    let cause = format!("a marker's name has 1 to {MARKER_NAME_BYTES_MAX} bytes");
+    Err(ApiError::new(&codes::BAD_REQUEST, cause))
 }
 
 async fn inspect(paths: Vec<String>) -> Result<OrderOutcome, ApiError> {

@@ -28,10 +28,10 @@
 //! [`freeze`] and [`point`] stand beside it.
 //!
 //! # Deliberately absent
-//! Points of several machines at once (trap T-19): decision 0016 says what is missing. Sources that
-//! the capture refuses.
+//! Sources that the capture refuses.
 
 mod agent;
+mod barrier;
 mod clock;
 mod differences;
 pub mod doctor;
@@ -59,4 +59,4 @@ pub mod uplink;
 pub use agent::Agent;
 pub use network::FleetNetwork;
 pub use service::{AgentConfig, AgentError, run};
-pub use settings::{HOOKS_DIR, Settings};
+pub use settings::{HOOKS_DIR, Limits, Settings};

@@ -7,13 +7,13 @@
 //!                                        └── the log stops ────┴──► marker there, or none
 //! ```
 
-use crate::freeze::{self, FreezeError, GuardCommand};
+use crate::freeze::{self, FreezeError, Frozen, GuardCommand};
 use crate::hooks::{HookError, Hooks};
-use crate::run::{Command, Held, Verdict};
+use crate::run::{Asking, Command, Held, Verdict};
 use landfall_api_types::request::Consistency;
 use landfall_api_types::{ApiError, codes};
 use landfall_capture::Disk;
-use landfall_types::{Class, Lsn, MarkerKind};
+use landfall_types::{Class, GroupPointId, Lsn, MarkerKind};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +65,18 @@ impl From<PointError> for ApiError {
     }
 }
 
+/// A moment that was taken, and whose marker waits for its verdict.
+pub(crate) struct Moment {
+    /// Everything, still.
+    pub(crate) frozen: Frozen,
+    /// To be called after the thaw.
+    pub(crate) hooks: Option<Hooks>,
+    /// Gives the verdict.
+    pub(crate) asking: Asking,
+    /// Where the marker stands, when its verdict was good.
+    pub(crate) answer: oneshot::Receiver<Result<Lsn, ApiError>>,
+}
+
 /// Where a mark is taken, and what answers it.
 pub(crate) struct Marking {
     pub(crate) commands: mpsc::Sender<Command>,
@@ -80,7 +92,7 @@ impl Marking {
         consistency: Consistency,
     ) -> Result<Lsn, ApiError> {
         let (reply, answer) = oneshot::channel();
-        let held = Held { verdict: None, reply: Some(reply) };
+        let held = Held { reply: Some(reply), ..Held::default() };
         match consistency {
             Consistency::Crash => self.take(MarkerKind::User, name, held).await?,
             Consistency::FileSystem => {
@@ -110,16 +122,67 @@ impl Marking {
         moment.await.map_err(|_| PointError::NotRunning)
     }
 
-    /// The same while the file systems are frozen.
-    async fn frozen(&self, kind: MarkerKind, name: String, held: Held) -> Result<(), PointError> {
+    /// The same while the file systems are frozen; they stay so.
+    async fn frozen_moment(
+        &self,
+        kind: MarkerKind,
+        name: String,
+        held: Held,
+    ) -> Result<(Frozen, Asking), PointError> {
         let (disks, settings) = (self.disks.clone(), self.settings.clone());
         let frozen = tokio::task::spawn_blocking(move || {
             let mounts = freeze::mounts_of(&disks)?;
             freeze::freeze(&settings.guard, mounts, settings.frozen_max)
         });
-        let mut frozen = frozen.await.map_err(|_| PointError::Thawed)??;
+        let frozen = frozen.await.map_err(|_| PointError::Thawed)??;
         let (asking, verdict) = Verdict::open();
         self.take(kind, name, Held { verdict: Some(verdict), ..held }).await?;
+        Ok((frozen, asking))
+    }
+
+    /// The first half of a point of several machines: its moment was taken, everything is frozen,
+    /// and the log waits for the verdict.
+    pub(crate) async fn hold(
+        &self,
+        name: String,
+        consistency: Consistency,
+        group: GroupPointId,
+    ) -> Result<Moment, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let held = Held { reply: Some(reply), group: Some(group), ..Held::default() };
+        let mut hooks = None;
+        let kind = match consistency {
+            Consistency::Application => {
+                let limit = self.settings.hook_max;
+                let found = Hooks::find(&self.settings.hooks_dir, &name, limit);
+                let found = hooks.insert(found.map_err(PointError::from)?);
+                if let Err(error) = found.pre().await {
+                    self.give_up(hooks).await;
+                    return Err(PointError::from(error).into());
+                }
+                MarkerKind::ApplicationConsistent
+            }
+            Consistency::Crash | Consistency::FileSystem => MarkerKind::FileSystemConsistent,
+        };
+        match self.frozen_moment(kind, name, held).await {
+            Ok((frozen, asking)) => Ok(Moment { frozen, hooks, asking, answer }),
+            Err(error) => {
+                self.give_up(hooks).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Every hook that was called before is called after.
+    async fn give_up(&self, hooks: Option<Hooks>) {
+        if let Some(hooks) = hooks {
+            let _told = hooks.post().await;
+        }
+    }
+
+    /// A frozen point of this machine alone.
+    async fn frozen(&self, kind: MarkerKind, name: String, held: Held) -> Result<(), PointError> {
+        let (mut frozen, asking) = self.frozen_moment(kind, name, held).await?;
         let done = tokio::task::spawn_blocking(move || {
             // Asked after the moment: what was frozen still now was frozen then (trap T-19).
             let still = frozen.still();

@@ -13,15 +13,17 @@
 //! ```
 
 mod catch_up;
+mod limits;
 mod load;
 mod pump;
 mod reader;
 mod return_pause;
 
 pub(crate) use load::{detach_pin, refused, with_causes};
-pub(crate) use pump::{Held, Verdict};
+pub(crate) use pump::{Asking, Held, Verdict};
 
 use crate::log::Tip;
+use crate::settings::Limits;
 use crate::settled::SettledFile;
 use crate::source::{Begin, Source};
 use crate::status::Status;
@@ -100,6 +102,8 @@ pub struct RunConfig {
     pub settled: SettledFile,
     /// Where the bitmap is kept over a restart of the machine, if it is.
     pub area: Option<PathBuf>,
+    /// What it may take of the machine.
+    pub limits: Limits,
     /// Where to show what happens.
     pub status: Arc<Status>,
     /// How to reach the next hop.
@@ -249,6 +253,7 @@ impl Run {
             losses,
             pinned: self.config.capture.pin.is_some(),
             ring_bytes: self.config.capture.ring_bytes,
+            limits: self.config.limits,
         });
         let end = self.steer(&pump, &mut pump_end, &mut lost, commands).await;
         pump.stop();

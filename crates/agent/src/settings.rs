@@ -14,6 +14,15 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Folder of the hooks.
 pub const HOOKS_DIR: &str = "/etc/landfall/hooks.d";
 
+/// What the agent may take of the machine; beyond, bytes are not captured for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Bytes captured a second, over two seconds.
+    pub bytes_per_s: Option<u64>,
+    /// Of one processor, over two seconds; 200 is two processors.
+    pub cpu_percent: Option<u32>,
+}
+
 /// How an agent works on its machine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -27,6 +36,8 @@ pub struct Settings {
     pub points: PointSettings,
     /// The file in which the bitmap is kept over a restart of the machine; `None`: it is not.
     pub area: Option<PathBuf>,
+    /// What it may take of the machine.
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -52,6 +63,7 @@ impl Settings {
             queue_bytes_max: 48 << 20,
             settled,
             area: Some(area_of(state_dir)),
+            limits: Limits::default(),
             points: PointSettings {
                 guard,
                 hooks_dir: PathBuf::from(HOOKS_DIR),

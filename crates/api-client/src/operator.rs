@@ -7,11 +7,11 @@ use crate::node::post;
 use crate::url::ServerUrl;
 use hyper::Method;
 use landfall_api_types::request::{
-    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
-    Reprotect, ReprotectEstimate, SetBandwidth, TestCleanUp, TestFailover,
+    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, MarkGroup, NewDiskClient,
+    Protect, Reprotect, ReprotectEstimate, SetBandwidth, TestCleanUp, TestFailover,
 };
 use landfall_api_types::resource::{
-    Bandwidth, DiskClient, Divergence, Job, JobState, Machine, Points, Server,
+    Bandwidth, DiskClient, Divergence, GroupPoint, Job, JobState, Machine, Points, Server,
 };
 use landfall_api_types::{ApiError, codes};
 use landfall_pki::{Credentials, tls};
@@ -26,6 +26,9 @@ pub const JOB_WAIT: Duration = Duration::from_secs(10);
 /// How long a job is waited for while the server does not answer: it goes on by itself when it is
 /// back.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// How long the members of a group may take: one round of questions after the other.
+const GROUP_WAIT: Duration = Duration::from_secs(90);
 
 /// An operator's client of every endpoint.
 pub struct Client {
@@ -278,6 +281,15 @@ impl Client {
     /// See [`Client::health`].
     pub async fn mark(&self, name: &str, ask: &Mark) -> Result<Job, ApiError> {
         self.send(&machine_path(name, "/mark"), ask).await
+    }
+
+    /// `POST /v1/group-points`: answered when there is the point, or none.
+    ///
+    /// # Errors
+    /// See [`Client::health`]; `point-failed` names the member that could not keep the promise.
+    pub async fn mark_group(&self, ask: &MarkGroup) -> Result<GroupPoint, ApiError> {
+        let call = Call { wait: GROUP_WAIT, ..post("/v1/group-points", Repeat::Never) };
+        self.http.call(call, Some(ask)).await
     }
 
     /// `POST …/divergence/discard`.

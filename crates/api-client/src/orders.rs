@@ -4,7 +4,7 @@ use landfall_api_types::ApiError;
 use landfall_api_types::node::{OrderEnvelope, OrderResult};
 use landfall_api_types::order::{Order, OrderOutcome};
 use landfall_types::OrderId;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct OrderLoop {
     ledger: OrderLedger,
 }
 
-type Finished = (OrderId, Result<OrderOutcome, ApiError>);
+type Finished = (OrderId, bool, Result<OrderOutcome, ApiError>);
 
 impl OrderLoop {
     /// Opens the ledger in the node's state directory.
@@ -59,9 +59,11 @@ impl OrderLoop {
         shutdown: CancellationToken,
     ) -> Result<(), LedgerError> {
         let mut tasks: JoinSet<Finished> = JoinSet::new();
-        let mut answers: JoinSet<OrderId> = JoinSet::new();
+        let mut answers: JoinSet<(OrderId, bool)> = JoinSet::new();
         // Being carried out or being answered: polls leave them out.
         let mut under_way = HashSet::new();
+        // Answers that are not made durable: they are worth nothing to a process that comes later.
+        let mut momentary: HashMap<OrderId, OrderResult> = HashMap::new();
         let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
         let mut backoff = Backoff::new();
         loop {
@@ -69,14 +71,24 @@ impl OrderLoop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(finished) = tasks.join_next(), if !tasks.is_empty() => {
-                    let Ok((id, outcome)) = finished else { continue };
-                    self.ledger.remember(id, as_result(outcome))?;
-                    self.answer(id, &mut answers);
+                    let Ok((id, is_momentary, outcome)) = finished else { continue };
+                    let result = as_result(outcome);
+                    if is_momentary {
+                        momentary.insert(id, result.clone());
+                    } else {
+                        self.ledger.remember(id, result.clone())?;
+                    }
+                    self.answer(id, result, &mut answers);
                 }
                 Some(answered) = answers.join_next(), if !answers.is_empty() => {
                     // Whether it arrived or not: if it did not, the next poll brings the order
                     // again.
-                    if let Ok(id) = answered { under_way.remove(&id); }
+                    if let Ok((id, arrived)) = answered {
+                        under_way.remove(&id);
+                        if arrived {
+                            momentary.remove(&id);
+                        }
+                    }
                 }
                 _ = renewal.tick() => self.renew().await,
                 polled = poll(&self.client, &known, &mut backoff) => {
@@ -84,11 +96,14 @@ impl OrderLoop {
                         if under_way.len() >= UNDER_WAY_MAX || !under_way.insert(id) {
                             continue;
                         }
-                        if self.ledger.find(id).is_some() {
-                            self.answer(id, &mut answers);
+                        let known = momentary.get(&id).or_else(|| self.ledger.find(id)).cloned();
+                        if let Some(result) = known {
+                            self.answer(id, result, &mut answers);
                         } else {
-                            let handler = Arc::clone(&handler);
-                            tasks.spawn(async move { (id, handler.carry_out(id, order).await) });
+                            let (handler, brief) = (Arc::clone(&handler), order.is_momentary());
+                            tasks.spawn(async move {
+                                (id, brief, handler.carry_out(id, order).await)
+                            });
                         }
                     }
                 }
@@ -96,15 +111,15 @@ impl OrderLoop {
         }
     }
 
-    /// Sends a remembered result; one that does not arrive is asked for again by the next poll.
-    fn answer(&self, id: OrderId, answers: &mut JoinSet<OrderId>) {
-        let Some(result) = self.ledger.find(id).cloned() else { return };
+    /// Sends a result; one that does not arrive is asked for again by the next poll.
+    fn answer(&self, id: OrderId, result: OrderResult, answers: &mut JoinSet<(OrderId, bool)>) {
         let client = self.client.clone();
         answers.spawn(async move {
-            if let Err(error) = client.result(id, &result).await {
+            let sent = client.result(id, &result).await;
+            if let Err(error) = &sent {
                 tracing::info!(%id, %error, "the result of an order could not be sent; it is kept");
             }
-            id
+            (id, sent.is_ok())
         });
     }
 

@@ -5,10 +5,29 @@ use crate::request::{Consistency, PointChoice};
 use crate::resource::{Branch, Disk, Divergence, Points};
 use crate::retention::{Hold, Note};
 use landfall_types::{
-    BranchId, Chain, DiskGeometry, Epoch, InstanceId, Lineage, Lsn, MachineId, ReplicaId,
-    RetentionPolicy,
+    BranchId, Chain, DiskGeometry, Epoch, GroupPointId, InstanceId, Lineage, Lsn, MachineId,
+    ReplicaId, RetentionPolicy,
 };
 use serde::{Deserialize, Serialize};
+
+/// What a member of a group is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum BarrierAsk {
+    /// Freeze everything, take the moment of a marker, stay frozen. Answered when that is done.
+    Freeze {
+        /// The marker's name.
+        name: String,
+        /// What it promises; at least frozen file systems.
+        consistency: Consistency,
+    },
+    /// Say whether everything is frozen still; thaw.
+    Confirm,
+    /// Put the marker into the log. Answered when it is there.
+    Keep,
+    /// Put no marker into the log; thaw what is frozen.
+    Void,
+}
 
 /// An order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -39,6 +58,15 @@ pub enum Order {
         /// What it promises.
         #[serde(default)]
         consistency: Consistency,
+    },
+
+    /// A point of several machines at once (trap T-19): one question of its barrier. The answer is
+    /// not remembered over the node's end.
+    AgentBarrier {
+        /// Which point.
+        group: GroupPointId,
+        /// The question.
+        ask: BarrierAsk,
     },
 
     // To process servers.
@@ -391,4 +419,13 @@ pub enum OrderOutcome {
         /// Bytes that were written into them.
         folded_bytes: u64,
     },
+}
+
+impl Order {
+    /// Its answer is worth nothing to a node that has ended meanwhile, and must not be made durable
+    /// before it is sent: the disk that it would be written to may be frozen.
+    #[must_use]
+    pub const fn is_momentary(&self) -> bool {
+        matches!(self, Self::AgentBarrier { .. })
+    }
 }

@@ -173,6 +173,18 @@ pub enum Consistency {
     Application,
 }
 
+/// `POST /v1/group-points`: a point of several machines at once (RQ-RP-8, trap T-19).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkGroup {
+    /// 1 to 128 bytes.
+    pub name: String,
+    /// Names of the machines, at least two.
+    pub machines: Vec<String>,
+    /// What it promises of each: frozen file systems at least.
+    pub consistency: Consistency,
+}
+
 /// `POST /v1/machines/{name}/mark`: a named recovery point.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

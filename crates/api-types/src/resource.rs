@@ -3,8 +3,8 @@
 use crate::ApiError;
 use landfall_model::{MachineState, StageTime};
 use landfall_types::{
-    BranchId, DiskGeometry, DiskId, DiskIndex, Epoch, InstanceId, JobId, Lineage, Lsn, MachineId,
-    MarkerKind, NodeId, ReplicaId, UnixNanos, WindowMode, WindowReason,
+    BranchId, DiskGeometry, DiskId, DiskIndex, Epoch, GroupPointId, InstanceId, JobId, Lineage,
+    Lsn, MachineId, MarkerKind, NodeId, ReplicaId, UnixNanos, WindowMode, WindowReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,9 @@ pub struct Point {
     pub kind: MarkerKind,
     /// Given by a person.
     pub name: Option<String>,
+    /// The point of several machines that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupPointId>,
     /// Resolves to data that is not what was written (trap T-20).
     #[serde(default)]
     pub corrupt: bool,
@@ -172,6 +175,19 @@ pub struct Points {
     /// More points pass the filter: the next page begins after the last one here.
     #[serde(default)]
     pub more: bool,
+}
+
+/// A point of several machines that was made: each has its marker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupPoint {
+    /// In the `group` of each member's point.
+    pub id: GroupPointId,
+    /// Its name.
+    pub name: String,
+    /// The machines.
+    pub machines: Vec<String>,
+    /// Milliseconds from the first question to the last *still frozen*: none was frozen for longer.
+    pub frozen_ms: u64,
 }
 
 /// A branch of a replica.

@@ -27,6 +27,10 @@ pub enum LostReason {
     NoData,
     /// Asked for: a limit of the administrator's, or an order.
     Asked,
+    /// More bytes were captured than the administrator allows.
+    RateLimit,
+    /// The agent took more of the processors than the administrator allows.
+    CpuLimit,
     /// A command was sent past the block layer (`SG_IO`, NVMe pass-through).
     PassThrough,
     /// A write lies beyond the bitmap: the disk has grown (trap T-9).
@@ -55,6 +59,8 @@ impl LostReason {
             Self::Malformed => "ring-malformed",
             Self::NoData => "no-data-mode",
             Self::Asked => "asked",
+            Self::RateLimit => "rate-limit",
+            Self::CpuLimit => "cpu-limit",
             Self::PassThrough => "pass-through",
             Self::Grown => "disk-grown",
             Self::Unmarked => "ranges-unknown",

@@ -137,6 +137,8 @@ const REASONS: &[(LostReason, u64)] = &[
     (LostReason::NoData, 34),
     (LostReason::Asked, 35),
     (LostReason::LostCompletion, 36),
+    (LostReason::RateLimit, 37),
+    (LostReason::CpuLimit, 38),
 ];
 
 /// The number of a reason.

@@ -1,5 +1,6 @@
 //! The command line: names, options and help texts; nothing is done here.
 
+mod group;
 mod keeping;
 mod machine;
 mod point;
@@ -8,6 +9,7 @@ mod roles;
 mod values;
 mod vault;
 
+pub(crate) use group::GroupCommand;
 #[cfg(test)]
 pub(crate) use keeping::SizeLimit;
 pub(crate) use keeping::{AlertCommand, PointCommand, PointsArgs, PolicyCommand, PolicyValues};
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Pin and name recovery points
     #[command(subcommand)]
     Point(PointCommand),
+    /// Points of several machines at once
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Say how long what is kept
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -3,6 +3,7 @@
 mod agent;
 mod demo;
 mod disk_client;
+mod group;
 mod job;
 mod journal;
 mod keeping;
@@ -60,6 +61,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::DiskClient(args) => disk_client::disk_client(&remote()?, &args).await,
         Command::Bandwidth(args) => status::bandwidth(&remote()?, args).await,
         Command::Points(args) => point::points(&remote()?, args).await,
+        Command::Group(command) => group::group(&remote()?, command).await,
         Command::Point(command) => keeping::point(&remote()?, command).await,
         Command::Policy(command) => keeping::policy(&remote()?, command).await,
         Command::Alert(command) => keeping::alert(&remote()?, command).await,

@@ -74,6 +74,7 @@ fn operators() -> Router<Arc<App>> {
         .route("/v1/servers/{name}/bandwidth", post(servers::set_bandwidth))
         .route("/v1/machines", get(operator::machines).post(operator::protect))
         .nest("/v1/machines/{name}", machine)
+        .route("/v1/group-points", post(operator::mark_group))
         .route("/v1/alerts", get(keeping::alerts))
         .route("/v1/policies", get(keeping::policies))
         .route(

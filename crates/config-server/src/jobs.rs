@@ -30,7 +30,7 @@ mod undo;
 pub(crate) use control::{cancel, retry};
 pub(crate) use engine::resume_all;
 pub(crate) use kind::{Kind, Params, Step};
-pub(crate) use orders::{give, question};
+pub(crate) use orders::{give, question, question_within};
 pub(crate) use reprotect::{check_divergence, reprotect_estimate};
 pub(crate) use start::{
     check_accepts, find_machine, find_server, start, start_internal, start_protect,

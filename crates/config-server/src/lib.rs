@@ -30,6 +30,7 @@ mod bootstrap;
 mod config;
 mod error;
 mod fleet;
+mod groups;
 mod http;
 mod jobs;
 mod points;

@@ -154,6 +154,7 @@ mod tests {
 
     fn points(markers: &[(u64, u64, Option<&str>)], legal: &[(u64, u64)]) -> Points {
         let point = |(lsn, time, name): &(u64, u64, Option<&str>)| Point {
+            group: None,
             lsn: Lsn::new(*lsn),
             time: UnixNanos(*time),
             kind: MarkerKind::CrashConsistent,

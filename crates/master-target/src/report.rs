@@ -115,6 +115,7 @@ fn api_point(point: landfall_volume::Point) -> resource::Point {
         time: point.marker.time(),
         kind: point.marker.kind,
         name: point.marker.name,
+        group: point.marker.group.map(landfall_types::GroupPointId::from_bytes),
         corrupt: false,
         pinned: false,
     }

@@ -7,6 +7,7 @@
 //! * [`authority`]: who may write (design section 7, trap T-17). A model checker in `tests/`
 //!   explores it with crashes, a stale controller and repeated messages, calling the same function
 //!   as the product.
+//! * [`barrier`]: points of several machines at once (trap T-19).
 //! * [`rpo`]: how much would be lost now (trap T-18); [`rpo_by_stage`]: where the time goes.
 //!
 //! # Invariants
@@ -15,6 +16,7 @@
 
 pub mod authority;
 mod bandwidth;
+pub mod barrier;
 mod input;
 mod rpo;
 mod stages;

@@ -87,6 +87,11 @@ pub const ALL: &[Capability] = &[
         probe: has_guest_kernels,
     },
     Capability {
+        name: "postgresql",
+        cure: "install the package postgresql",
+        probe: || postgresql().is_some() && runs("psql"),
+    },
+    Capability {
         name: "guest-system",
         cure: "run `cargo xtask guest-system`",
         probe: || guest_system().is_some(),
@@ -101,6 +106,14 @@ pub const GUEST_KERNELS: [&str; 2] = ["6.12-cloud", "6.1-cloud"];
 #[must_use]
 pub fn guest_kernels() -> Option<PathBuf> {
     fetched("LANDFALL_GUEST_KERNELS", "guest-kernels")
+}
+
+/// The folder of PostgreSQL's programs: Debian keeps those of a server off the path.
+#[must_use]
+pub fn postgresql() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let bin = versions.map(|version| version.path().join("bin"));
+    bin.filter(|bin| bin.join("initdb").exists()).max()
 }
 
 /// Where `cargo xtask guest-system` has put the system for guests: `LANDFALL_GUEST_SYSTEM`, else

@@ -8,6 +8,6 @@ mod capability;
 mod seed;
 
 pub use capability::{
-    ALL, Capability, GUEST_KERNELS, guest_kernels, guest_system, missing, require,
+    ALL, Capability, GUEST_KERNELS, guest_kernels, guest_system, missing, postgresql, require,
 };
 pub use seed::{Rng, seed};

@@ -82,6 +82,10 @@ uuid_id!(
     JobId
 );
 uuid_id!(
+    /// A point of several machines at once (trap T-19).
+    GroupPointId
+);
+uuid_id!(
     /// An order from the configuration server to a node: carried out at most once.
     OrderId
 );

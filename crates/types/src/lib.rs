@@ -36,7 +36,9 @@ pub use control::{
 };
 pub use disk::{DiskGeometry, DiskIndex};
 pub use epoch::{Epoch, EpochId, Incarnation};
-pub use ids::{BranchId, DiskId, InstanceId, JobId, LogId, MachineId, NodeId, OrderId, ReplicaId};
+pub use ids::{
+    BranchId, DiskId, GroupPointId, InstanceId, JobId, LogId, MachineId, NodeId, OrderId, ReplicaId,
+};
 pub use lineage::{Lineage, LineageEntry, LineageError};
 pub use lsn::Lsn;
 pub use range::ByteRange;

@@ -2,8 +2,10 @@
 
 mod due;
 
-pub(crate) use due::{Held, Verdict};
+pub(crate) use due::{Asking, Held, Verdict};
 
+use super::limits::{Used, Watch, cpu_time};
+use crate::settings::Limits;
 use crate::source::Source;
 use due::{Due, Marks};
 use landfall_capture::{Capture, Captured, DiskState, Loss};
@@ -56,6 +58,8 @@ pub(crate) struct PumpConfig {
     pub(crate) pinned: bool,
     /// Size of the ring in bytes.
     pub(crate) ring_bytes: u64,
+    /// Beyond them bytes are not captured for a while.
+    pub(crate) limits: Limits,
 }
 
 impl Pump {
@@ -71,6 +75,7 @@ impl Pump {
             shared,
             next_marker: now + config.marker_interval,
             next_disk_check: now + DISK_CHECK,
+            watch: Watch::new(config.limits, now, used(&config.capture)),
             carried: VecDeque::new(),
             reached: config.capture.drained(),
             config,
@@ -106,9 +111,15 @@ impl Shared {
     fn due(&self, kind: MarkerKind, name: Option<String>, held: Held) {
         // The time before the head: whatever ended before this time lies before that head.
         let time_unix_ns = crate::clock::unix_ns();
-        let marker = Marker { kind, time_unix_ns, name, group: None };
+        let group = held.group.map(|group| *group.as_bytes());
+        let marker = Marker { kind, time_unix_ns, name, group };
         self.marks.push(Due::new(self.capture.head(), marker, held));
     }
+}
+
+fn used(capture: &Capture) -> Used {
+    let bytes = capture.disks().iter().map(|(disk, _)| capture.counters(*disk).bytes).sum();
+    Used { bytes, cpu: cpu_time() }
 }
 
 struct Worker {
@@ -116,6 +127,7 @@ struct Worker {
     config: PumpConfig,
     next_marker: Instant,
     next_disk_check: Instant,
+    watch: Watch,
     /// Taken from the ring, not yet in the log.
     carried: VecDeque<Captured>,
     /// The ring's position behind the last of them.
@@ -209,6 +221,11 @@ impl Worker {
         if now >= self.next_marker {
             self.next_marker = now + self.config.marker_interval;
             self.shared.due(MarkerKind::CrashConsistent, None, Held::default());
+        }
+        let capture = &self.shared.capture;
+        if let Some(reason) = self.watch.look(now, || used(capture)) {
+            tracing::warn!(code = reason.code(), "a limit of this agent was passed");
+            capture.stop(reason);
         }
         if now >= self.next_disk_check {
             self.next_disk_check = now + DISK_CHECK;

@@ -1,3 +1,4 @@
+use super::machine::MarkArgs;
 use super::point::PointArgs;
 use super::values::{parse_bytes, parse_kind, parse_seconds, parse_thinning, parse_time};
 use clap::{Args, Subcommand};
@@ -48,6 +49,8 @@ pub(crate) struct PointsArgs {
 /// `landfall point …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum PointCommand {
+    /// Make a named point: the same as `landfall mark`
+    Create(MarkArgs),
     /// Keep a point from expiring, for a time or until it is unpinned
     #[command(after_help = "\
 A pinned point keeps everything behind it: `landfall points MACHINE --holds` shows what that costs.

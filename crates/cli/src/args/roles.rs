@@ -186,6 +186,16 @@ pub(crate) struct AgentRunArgs {
     /// Longest time that a hook may take
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_millis)]
     pub(crate) hook_max: u64,
+    /// Captured writes a second, in MiB, over two seconds; beyond it, for a while, only changed
+    /// blocks are marked [default: no limit]
+    #[arg(long, value_name = "MIB")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) rate_max: Option<u64>,
+    /// Of one processor, in percent, over two seconds; beyond it as with --rate-max [default: no
+    /// limit]
+    #[arg(long, value_name = "PERCENT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) cpu_max: Option<u32>,
     /// Let capture end with this process; each start then compares the disks
     #[arg(long)]
     pub(crate) unpinned: bool,

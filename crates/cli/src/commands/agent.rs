@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format, facts, table};
 use anyhow::Context as _;
 use landfall_agent::doctor::{Diagnosis, diagnose};
-use landfall_agent::{AgentConfig, Settings, freeze};
+use landfall_agent::{AgentConfig, Limits, Settings, freeze};
 use landfall_api_types::node::Report;
 use landfall_api_types::resource::NodeRole;
 use std::os::fd::AsFd as _;
@@ -50,6 +50,8 @@ fn settings(node: &NodeArgs, args: &AgentRunArgs) -> anyhow::Result<Settings> {
     settings.points.hooks_dir.clone_from(&args.hooks);
     settings.points.frozen_max = Duration::from_millis(args.frozen_max);
     settings.points.hook_max = Duration::from_millis(args.hook_max);
+    let bytes_per_s = args.rate_max.map(|mib| mib * MIB);
+    settings.limits = Limits { bytes_per_s, cpu_percent: args.cpu_max };
     if args.unpinned {
         settings.end_with_process();
     }

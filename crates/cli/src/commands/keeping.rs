@@ -57,6 +57,7 @@ fn changed(mut base: PutPolicy, values: PolicyValues) -> PutPolicy {
 /// `landfall point`.
 pub(super) async fn point(remote: &Remote, command: PointCommand) -> Result<(), Failure> {
     let (machine, point, note) = match command {
+        PointCommand::Create(args) => return super::point::mark(remote, args).await,
         PointCommand::Pin { machine, point, for_s } => (machine, point, Note::Pin { for_s }),
         PointCommand::Unpin { machine, point } => (machine, point, Note::Unpin),
         PointCommand::Name { machine, new_name, point, .. } => {

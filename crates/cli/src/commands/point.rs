@@ -112,6 +112,7 @@ mod tests {
             time: UnixNanos(1_800_000_000_000_000_000),
             kind: MarkerKind::User,
             name: Some("before-upgrade".into()),
+            group: None,
             corrupt: true,
             pinned: false,
         };

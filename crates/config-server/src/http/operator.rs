@@ -4,6 +4,7 @@ use super::Caller;
 use super::enroll::refused_request;
 use super::reply::{Answer, Ask, Refusal, Reply, bad};
 use crate::app::App;
+use crate::groups;
 use crate::jobs::{self, Params};
 use crate::record::{JobRecord, MachineRecord};
 use crate::view;
@@ -11,10 +12,12 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use landfall_api_types::request::{
-    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, NewDiskClient, Protect,
-    Reprotect, TestCleanUp, TestFailover,
+    ChangePoint, Commit, DiscardDivergence, Failback, Failover, Mark, MarkGroup, NewDiskClient,
+    Protect, Reprotect, TestCleanUp, TestFailover,
 };
-use landfall_api_types::resource::{DiskClient, Divergence, Job, JobState, Machine, Server};
+use landfall_api_types::resource::{
+    DiskClient, Divergence, GroupPoint, Job, JobState, Machine, Server,
+};
 use landfall_api_types::{ApiError, codes};
 use landfall_model::Command;
 use landfall_pki::{PeerIdentity, Role};
@@ -246,6 +249,15 @@ pub(super) async fn mark(
     Ask(ask): Ask<Mark>,
 ) -> Answer<Job> {
     start(&app, &name, Command::Mark, by, Params::Mark(ask)).await
+}
+
+/// `POST /v1/group-points`.
+pub(super) async fn mark_group(
+    State(app): State<Arc<App>>,
+    Extension(by): Extension<Caller>,
+    Ask(ask): Ask<MarkGroup>,
+) -> Answer<GroupPoint> {
+    Ok(Reply(groups::mark(&app, ask, who(by)).await?))
 }
 
 /// `POST …/divergence/discard`.

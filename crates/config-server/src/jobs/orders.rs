@@ -270,12 +270,22 @@ pub(crate) async fn question(
     node: NodeId,
     order: &Order,
 ) -> Result<OrderOutcome, ApiError> {
+    question_within(app, node, order, app.timing.question).await
+}
+
+/// [`question`] with a patience of its own.
+pub(crate) async fn question_within(
+    app: &App,
+    node: NodeId,
+    order: &Order,
+    patience: Duration,
+) -> Result<OrderOutcome, ApiError> {
     if !app.fleet.in_contact(node) {
         return Err(silent(app, node));
     }
     let key = format!("question/{}", OrderId::generate());
     let given = give(app, node, key, order).await?;
-    let until = tokio::time::Instant::now() + app.timing.question;
+    let until = tokio::time::Instant::now() + patience;
     let mut bell = app.results.listen();
     loop {
         bell.mark_unchanged();
@@ -283,12 +293,13 @@ pub(crate) async fn question(
         if let Some(result) = result {
             return finished(app, node, result).map_err(|failure| told(&failure));
         }
-        if tokio::time::Instant::now() >= until {
+        if tokio::time::Instant::now() >= until || !app.fleet.in_contact(node) {
             withdraw(app, &given.idempotency).await?;
             return Err(silent(app, node));
         }
         tokio::select! {
             _ = bell.changed() => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = tokio::time::sleep_until(until) => {}
         }
     }

@@ -280,7 +280,9 @@ impl World {
                 self.agent.fenced = true;
                 done()
             }
-            Order::AgentStop { .. } | Order::AgentMark { .. } => done(),
+            Order::AgentStop { .. } | Order::AgentMark { .. } | Order::AgentBarrier { .. } => {
+                done()
+            }
             Order::PsRoute { replica, lineage, .. } => {
                 self.routes.insert((node, replica), lineage);
                 done()
@@ -423,6 +425,7 @@ impl Replica {
             time: ago(self.point_age_s),
             kind: MarkerKind::CrashConsistent,
             name: None,
+            group: None,
             corrupt: false,
             pinned: false,
         };
@@ -468,6 +471,7 @@ impl Replica {
             time: UnixNanos(lsn * 1_000),
             kind: MarkerKind::CrashConsistent,
             name: name.map(str::to_owned),
+            group: None,
             corrupt: false,
             pinned: false,
         };

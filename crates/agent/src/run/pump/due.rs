@@ -2,7 +2,7 @@
 
 use crate::source::Source;
 use landfall_api_types::{ApiError, codes};
-use landfall_types::{Lsn, Marker};
+use landfall_types::{GroupPointId, Lsn, Marker};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +55,8 @@ pub(crate) struct Held {
     pub(crate) verdict: Option<Verdict>,
     /// Where it stands, or why there is none.
     pub(crate) reply: Option<oneshot::Sender<Result<Lsn, ApiError>>>,
+    /// The point of several machines that it belongs to.
+    pub(crate) group: Option<GroupPointId>,
 }
 
 /// A marker, and the ring's head of its moment: all that was written before belongs to it, and
