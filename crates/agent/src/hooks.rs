@@ -199,7 +199,15 @@ mod tests {
         let (result, _) = pre_and_post(dir.path()).await;
         assert!(matches!(result, Err(HookError::Slow { limit_ms: 500, .. })), "{result:?}");
         let pid = fs::read_to_string(pid).expect("was written");
-        let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        assert!(state.map_or(true, |state| state.contains(") Z ")), "the sleeper is gone");
+        let gone = || {
+            let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            state.map_or(true, |state| state.contains(") Z "))
+        };
+        // Killed, it ends when it is its turn.
+        let begun = std::time::Instant::now();
+        while !gone() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the sleeper is gone");
+            std::thread::yield_now();
+        }
     }
 }

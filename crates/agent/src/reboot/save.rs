@@ -35,7 +35,12 @@ pub struct Kept {
 /// # Errors
 /// [`RebootError`]; the seal is broken then, and the next start compares.
 pub fn save(state_dir: &Path, settled: &SettledFile) -> Result<Option<Kept>, RebootError> {
-    let area = Area::locate(&area_of(state_dir))?;
+    let path = area_of(state_dir);
+    if !path.exists() {
+        // No agent has protected anything here, or this file system can't have one.
+        return Ok(None);
+    }
+    let area = Area::locate(&path)?;
     area.write(0, &[0; SEAL_BYTES])?;
     let Some(AgentState { phase: Phase::Running { start }, .. }) = AgentState::load(state_dir)?
     else {
