@@ -70,6 +70,9 @@ async fn a_client_that_reads_nothing_is_stopped() {
     for cookie in 0..64 {
         greedy.write_all(&request(0, 0, cookie, 0, 1 << 20)).await.expect("sent");
     }
+    while export.counts().reads == 0 {
+        tokio::task::yield_now().await;
+    }
     let other = site.client("m/0").await;
     for _ in 0..64 {
         other.read(0, 4096).await.expect("others are served");
