@@ -194,6 +194,7 @@ impl Agent {
     }
 
     async fn launch(&self, start: AgentStart, resumed: bool) -> Result<Running, ApiError> {
+        crate::serials::check(&self.dir, &start)?;
         let run = Run::begin(RunConfig {
             start,
             resumed,

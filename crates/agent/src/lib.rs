@@ -47,6 +47,7 @@ mod progress;
 pub mod ranges;
 pub mod reboot;
 pub mod run;
+mod serials;
 mod service;
 mod settings;
 pub mod settled;

@@ -78,6 +78,8 @@ codes! {
     DISK_TAKEN = "disk-taken", 409, Permanent, "each disk belongs to one protected machine";
     /// The disks at home do not fit (number, size, sectors: trap T-9).
     DISK_MISMATCH = "disk-mismatch", 422, Permanent, "give disks of at least the same size and the same sector size";
+    /// Under a protected disk's path there is another disk.
+    DISK_REPLACED = "disk-replaced", 409, Permanent, "give the machine the disk back under its path (/dev/disk/by-id keeps it); to protect another disk, protect the machine anew";
     /// The capture can't work on this machine.
     CAPTURE_UNAVAILABLE = "capture-unavailable", 422, Permanent, "run the agent as root on x86-64 Linux 5.17 or newer with BTF; the cause names what is lacking";
     /// The retention volume is unfit (RQ-RV-1).
