@@ -174,9 +174,10 @@ fn t19_what_is_called_a_point_is_a_cut() {
 #[test]
 fn t19_members_that_do_not_look_again_make_no_cut() {
     let mut rng = Rng::new(seed("barrier"));
-    let wrong = (0..500).filter(|_| {
+    // About one attempt in fifty.
+    let found = (0..5000).any(|_| {
         let (outcome, cut) = attempt(&mut rng, true);
         outcome == Outcome::Point && !cut
     });
-    assert!(wrong.count() > 10, "the oracle sees nothing");
+    assert!(found, "the oracle sees nothing");
 }
