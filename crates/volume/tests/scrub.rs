@@ -115,18 +115,23 @@ fn t20_a_rotten_record_spoils_exactly_its_points() {
     assert_same(&read_images(&medium), producer.content(), "the image");
 }
 
+/// Writes to both disks that are in the image, and the marker behind them.
+fn folded(replica: &Replica, producer: &mut Producer) -> Lsn {
+    producer.write(0, 0, &[1; 6144]);
+    producer.write(1, 0, &[2; 4096]);
+    producer.marker(1, None);
+    producer.send(replica);
+    replica.fold(producer.lsn()).expect("folded");
+    producer.lsn()
+}
+
 /// Guards P5. Rot in the image: every read of it is refused, points that lie over it with records
 /// of their own are good.
 #[test]
 fn t20_a_rotten_block_of_the_image_is_never_served() {
     let medium = plain();
     let (replica, mut producer) = protected(&medium);
-    producer.write(0, 0, &[1; 6144]);
-    producer.write(1, 0, &[2; 4096]);
-    producer.marker(1, None);
-    producer.send(&replica);
-    replica.fold(producer.lsn()).expect("folded");
-    let first = producer.lsn();
+    let first = folded(&replica, &mut producer);
     producer.write(0, 4096, &[3; 512]);
     producer.write(0, 4608, &[4; 1536]);
     producer.send(&replica);
@@ -167,12 +172,7 @@ fn t20_a_rotten_block_of_the_image_is_never_served() {
 fn t20_exactly_the_rotten_ranges_are_asked_for() {
     let medium = SimMedium::new(512);
     let (replica, mut producer) = protected(&medium);
-    producer.write(0, 0, &[1; 6144]);
-    producer.write(1, 0, &[2; 4096]);
-    producer.marker(1, None);
-    producer.send(&replica);
-    replica.fold(producer.lsn()).expect("folded");
-    let first = producer.lsn();
+    let first = folded(&replica, &mut producer);
     producer.write(0, 4096, &[3; 512]);
     producer.write(1, 512, &[0xab; 1024]);
     producer.write(1, 1024, &[4; 512]);
