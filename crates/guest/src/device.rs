@@ -14,7 +14,7 @@ pub enum Bus {
     Nvme,
 }
 
-/// A disk of a guest, backed by a raw file of this machine.
+/// A disk of a guest, backed by a raw file or an NBD server of this machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
     pub(crate) name: String,
@@ -30,7 +30,18 @@ pub(crate) enum Backing {
     Blank(u64),
     /// A file of the test.
     File(PathBuf),
+    /// An export of an NBD server of this machine.
+    Nbd {
+        /// Its Unix socket.
+        socket: PathBuf,
+        /// The export's name.
+        export: String,
+    },
 }
+
+/// How long QEMU keeps what the guest asks for while the server is away, in seconds: longer than a
+/// master target takes to start, shorter than the guest's own patience.
+const RECONNECT_S: u32 = 25;
 
 /// A serial number that virtio takes has no more characters.
 const NAME_LENGTH_MAX: usize = 20;
@@ -53,6 +64,17 @@ impl Disk {
     #[must_use]
     pub fn file(name: &str, path: &Path) -> Self {
         Self::new(name, Backing::File(path.to_owned()))
+    }
+
+    /// A disk over an export of an NBD server of this machine. While the server is away the guest
+    /// waits.
+    ///
+    /// # Panics
+    /// As [`Disk::blank`].
+    #[must_use]
+    pub fn nbd(name: &str, socket: &Path, export: &str) -> Self {
+        let (socket, export) = (socket.to_owned(), export.to_owned());
+        Self::new(name, Backing::Nbd { socket, export })
     }
 
     fn new(name: &str, backing: Backing) -> Self {
@@ -91,11 +113,11 @@ impl Disk {
         self
     }
 
-    /// The file behind the disk, for a guest that keeps its files in `directory`.
+    /// The file or socket behind the disk, for a guest that keeps its files in `directory`.
     pub(crate) fn path(&self, directory: &Path) -> PathBuf {
         match &self.backing {
             Backing::Blank(_) => directory.join(format!("{}.raw", self.name)),
-            Backing::File(path) => path.clone(),
+            Backing::File(path) | Backing::Nbd { socket: path, .. } => path.clone(),
         }
     }
 
@@ -127,12 +149,24 @@ impl Disk {
 
     /// The block node as QMP and `-blockdev` take it.
     pub(crate) fn blockdev(&self, directory: &Path) -> serde_json::Value {
+        let path = self.path(directory);
+        let file = match &self.backing {
+            Backing::Blank(_) | Backing::File(_) => {
+                serde_json::json!({ "driver": "file", "filename": path })
+            }
+            Backing::Nbd { export, .. } => serde_json::json!({
+                "driver": "nbd",
+                "server": { "type": "unix", "path": path },
+                "export": export,
+                "reconnect-delay": RECONNECT_S,
+            }),
+        };
         serde_json::json!({
             "driver": "raw",
             "node-name": self.node(),
             "read-only": self.read_only,
             "discard": "unmap",
-            "file": { "driver": "file", "filename": self.path(directory) },
+            "file": file,
         })
     }
 }

@@ -203,6 +203,11 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
+        Self::with_disks_of(DISK_BYTES)
+    }
+
+    /// Two disks of so many bytes.
+    pub fn with_disks_of(bytes: u64) -> Self {
         Self {
             replica: ReplicaId::generate(),
             machine: MachineId::generate(),
@@ -214,7 +219,7 @@ impl Machine {
             records: vec![],
             sent: 0,
             session: None,
-            disks: vec![vec![0; DISK_BYTES as usize]; 2],
+            disks: vec![vec![0; bytes as usize]; 2],
         }
     }
 
@@ -227,12 +232,13 @@ impl Machine {
         }
     }
 
-    fn api_disks() -> Vec<Disk> {
+    fn api_disks(&self) -> Vec<Disk> {
+        let size_bytes = self.disks[0].len() as u64;
         let disk = |index: u16| Disk {
             index: DiskIndex(index),
             id: DiskId::from_bytes([index as u8 + 1; 16]),
             path: format!("/dev/disk-{index}"),
-            geometry: DiskGeometry { size_bytes: DISK_BYTES, sector_bytes: 512 },
+            geometry: DiskGeometry { size_bytes, sector_bytes: 512 },
         };
         vec![disk(0), disk(1)]
     }
@@ -243,7 +249,7 @@ impl Machine {
             machine: self.machine,
             machine_name: "web".into(),
             instance: self.instance,
-            disks: Self::api_disks(),
+            disks: self.api_disks(),
             images: vec![None, None],
             lineage: self.lineage.clone(),
             base: Lsn::ZERO,
@@ -387,7 +393,8 @@ impl Machine {
         let sink = site.sink();
         for disk in [0, 1] {
             // All under way at once: they begin in order and share flushes.
-            let pieces = (0..DISK_BYTES).step_by(1 << 20).map(|offset| ImageData {
+            let bytes = self.disks[0].len() as u64;
+            let pieces = (0..bytes).step_by(1 << 20).map(|offset| ImageData {
                 window,
                 disk: DiskIndex(disk),
                 offset,
@@ -509,7 +516,7 @@ impl Home {
             machine: machine.machine,
             machine_name: "web".into(),
             instance: self.instance,
-            disks: Machine::api_disks(),
+            disks: machine.api_disks(),
             images: vec![image(0), image(1)],
             lineage: base.lineage.clone(),
             base: base.durable,
