@@ -28,7 +28,7 @@ use crate::settled::SettledFile;
 use crate::source::{Begin, Source};
 use crate::status::Status;
 use crate::uplink::{Network, Uplink};
-use catch_up::{CatchUp, CatchUpError, Replicated, can_return};
+use catch_up::{CatchUp, CatchUpError, can_return};
 use landfall_api_types::order::{AgentStart, StartMode};
 use landfall_api_types::{ApiError, codes};
 use landfall_capture::{Capture, CaptureError, Loss, Mode, Options};
@@ -468,11 +468,6 @@ impl Run {
             status: Arc::clone(&self.config.status),
             disks: self.config.start.disks.clone(),
             return_after: self.pause.get(),
-            replicated: Replicated {
-                settled: self.config.settled.clone(),
-                replica: self.config.start.replica,
-                epoch: self.config.start.lineage.epoch(),
-            },
         }
     }
 }

@@ -9,7 +9,6 @@ use landfall_types::{ByteRange, DiskIndex, Epoch, Incarnation, Lsn, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// The incarnations that the bits of this machine know of.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -44,8 +43,7 @@ impl SettledFile {
             .map_or(Lsn::ZERO, |note| note.lsn)
     }
 
-    /// Notes it, as a whole or not at all; a note for the same replica and epoch only rises, because
-    /// bits are dropped by more than one task, and what was dropped first stays dropped.
+    /// Notes it, as a whole or not at all.
     ///
     /// # Errors
     /// [`StateError::File`].
@@ -55,10 +53,7 @@ impl SettledFile {
         epoch: Epoch,
         lsn: Lsn,
     ) -> Result<(), StateError> {
-        static WRITING: Mutex<()> = Mutex::new(());
         let Some(path) = &self.0 else { return Ok(()) };
-        let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let lsn = lsn.max(self.read(replica, epoch));
         replace(path, &Note { replica, epoch, lsn })
     }
 
@@ -155,8 +150,6 @@ mod tests {
         assert_eq!(file.read(replica, epoch(1)), Lsn::ZERO);
         file.write(replica, epoch(1), Lsn::new(7)).expect("writes");
         assert_eq!(file.read(replica, epoch(1)), Lsn::new(7));
-        file.write(replica, epoch(1), Lsn::new(6)).expect("writes");
-        assert_eq!(file.read(replica, epoch(1)), Lsn::new(7), "it only rises");
         assert_eq!(file.read(replica, epoch(2)), Lsn::ZERO);
         assert_eq!(file.read(ReplicaId::from_bytes([2; 16]), epoch(1)), Lsn::ZERO);
     }

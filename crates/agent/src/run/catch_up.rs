@@ -6,7 +6,6 @@ mod image;
 
 use super::reader::DiskReader;
 use crate::plan::{DiskWork, Plan};
-use crate::settled::SettledFile;
 use crate::source::Source;
 use crate::status::Status;
 use crate::uplink::Uplink;
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use landfall_api_types::resource::Disk;
 use landfall_capture::{Capture, CaptureError, Dirty, LostReason, Mode};
 use landfall_repl::Refusal;
-use landfall_types::{ByteRange, DiskIndex, Epoch, ReplicaId, WindowId, WindowMode};
+use landfall_types::{ByteRange, DiskIndex, WindowId, WindowMode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,15 +51,6 @@ pub(crate) struct CatchUp {
     pub(crate) disks: Vec<Disk>,
     /// How long bitmap mode is kept before data mode is tried again.
     pub(crate) return_after: Duration,
-    pub(crate) replicated: Replicated,
-}
-
-/// Where it is noted up to where the target has what the bits of a replica stood for.
-#[derive(Clone)]
-pub(crate) struct Replicated {
-    pub(crate) settled: SettledFile,
-    pub(crate) replica: ReplicaId,
-    pub(crate) epoch: Epoch,
 }
 
 /// Whether bytes can be captured again on this disk in this load.
@@ -253,13 +243,6 @@ impl CatchUp {
         self.status.catch_up.closed(lsn);
         // Not before: an agent that dies until then finds the ranges dirty still.
         self.source.durable_at_target(lsn).await;
-        let Replicated { settled, replica, epoch } = &self.replicated;
-        // Before the bits are dropped: a process that comes later must notice a target that has
-        // less (trap T-1).
-        if let Err(error) = settled.write(*replica, *epoch, lsn) {
-            tracing::warn!(%error, "dirty bits are kept");
-            return Ok(());
-        }
         self.source.bits_dropped(lsn);
         for disk in worked {
             self.capture.settled_all(*disk);
