@@ -45,8 +45,8 @@ pub struct Options {
     /// How long a first [`crate::Capture::barrier`] waits for a moment without any write in flight.
     pub settle_max: Duration,
     /// After so long a write whose end was not seen is taken for ended, if the kernel counts none.
-    /// Short, because nothing is a recovery point meanwhile; a write that ends after all is then one
-    /// that was not seen, and ends data mode ([`crate::LostReason::Beside`]).
+    /// Short, because nothing is a recovery point meanwhile; a write that ends after all is then
+    /// one that was not seen, and ends data mode ([`crate::LostReason::Beside`]).
     pub give_up_after: Duration,
     /// Where bytes can't be captured.
     pub fallback: Fallback,
